@@ -1,0 +1,40 @@
+# `make demo` and `make test` set everything up by themselves; see `make help`.
+
+PYTHON ?= python3
+TORCH ?=
+BIN := .venv/bin
+
+export TORCH
+# One thread: small networks train faster, and results do not depend on the number of cores.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint typecheck bench clean
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env:  ## set up .venv: ROS 2, Python packages, messages (PYTHON=python3.12, TORCH=torch==2.9.1)
+	@$(PYTHON) tools/env.py
+
+demo: env  ## learn to insert a peg, through the real ROS 2 graph, and say where the evidence is
+	@out=runs/demo; n=1; while [ -e "$$out" ]; do n=$$((n + 1)); out=runs/demo-$$n; done; \
+	$(BIN)/dagger-ros run --contract config/contracts/peg.yaml --rule hg --rounds 6 --seed 0 --out "$$out" && \
+	echo "report: $(CURDIR)/$$out/report/index.html"
+
+lint: env  ## ruff and the layering of the modules
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+typecheck: env  ## mypy --strict
+	@$(BIN)/mypy
+
+test: lint typecheck  ## lint, typecheck and all tests
+	@$(BIN)/python -m pytest
+
+bench: env  ## each measurement of benchmarks/
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit; done
+
+clean:  ## remove what was installed and built; runs stay
+	rm -rf .venv build install log .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

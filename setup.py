@@ -1,0 +1,63 @@
+"""What the package is called, needs and starts: the one home of its Python dependencies and entry points.
+
+`CMakeLists.txt` takes the executables from `NODES` and `COMMANDS`; `tools/env.py` installs the versions of
+`tools/constraints.txt`, which lie within the ranges below.
+"""
+
+from setuptools import find_packages, setup
+
+# What `ros2 run dagger_ros NAME` starts. Not console scripts: `policy` has no place on anybody's PATH.
+NODES = {
+    "policy": "dagger_ros.nodes.policy:main",
+    "supervisor": "dagger_ros.nodes.supervisor:main",
+    "expert_label": "dagger_ros.nodes.expert_label:main",
+    "aggregator": "dagger_ros.nodes.aggregator:main",
+    "mujoco_bridge": "dagger_ros.nodes.mujoco_bridge:main",
+}
+
+# What is on PATH.
+COMMANDS = {"dagger-ros": "dagger_ros.cli:main"}
+
+# Not rclpy and the message packages: they come with ROS 2, or from the wheels that tools/env.py installs.
+REQUIRES = [
+    "jinja2>=3.1",
+    "matplotlib>=3.6",
+    "mcap>=1.2",
+    "mujoco>=3.3,<5",
+    "numpy>=1.22",
+    "pillow>=9.1",
+    "pydantic>=2.6,<3",
+    "pyyaml>=5.4",
+    "rich>=12.5",
+    "rosbags>=0.11",
+    "safetensors>=0.4",
+    "scipy>=1.10",
+    "torch>=2.2",
+]
+
+TEST_REQUIRES = [
+    "hypothesis",
+    "import-linter>=2.1",
+    "mypy>=1.11",
+    "pytest>=8",
+    "pytest-cov",
+    "ruff>=0.9",
+    "types-PyYAML",
+]
+
+if __name__ == "__main__":
+    setup(
+        name="dagger_ros",
+        version="0.1.0",
+        description="DAgger on a robot with ROS 2: roll out under a supervisor, label, retrain, evaluate",
+        license="Apache-2.0",
+        python_requires=">=3.10",
+        packages=find_packages(include=["dagger_ros", "dagger_ros.*"]),
+        package_data={"dagger_ros": ["sim/models/*.xml", "evaluation/*.html"]},
+        install_requires=REQUIRES,
+        extras_require={"test": TEST_REQUIRES},
+        entry_points={
+            "console_scripts": [f"{name} = {target}" for name, target in COMMANDS.items()],
+            "dagger_ros.nodes": [f"{name} = {target}" for name, target in NODES.items()],
+        },
+    )
