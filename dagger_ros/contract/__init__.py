@@ -1,0 +1,35 @@
+"""Reads a task contract (YAML) and gives what everything else is derived from: streams, limits, the row, its hash."""
+
+from dagger_ros.contract.codes import ExpertIntent, InterventionReason, Label, Mode
+from dagger_ros.contract.decision import DecisionWriter, read_decision
+from dagger_ros.contract.errors import ContractError, DaggerError
+from dagger_ros.contract.load import load_contract, parse_contract
+from dagger_ros.contract.messages import StreamReader, TopicWriter, stamp_from_ns, stamp_ns
+from dagger_ros.contract.row import NEVER_NS, Row, RowLayout
+from dagger_ros.contract.schema import Action, Contract, Goal, Interface, Stop, Stream
+
+__all__ = [
+    "NEVER_NS",
+    "Action",
+    "Contract",
+    "ContractError",
+    "DaggerError",
+    "DecisionWriter",
+    "ExpertIntent",
+    "Goal",
+    "Interface",
+    "InterventionReason",
+    "Label",
+    "Mode",
+    "Row",
+    "RowLayout",
+    "Stop",
+    "Stream",
+    "StreamReader",
+    "TopicWriter",
+    "load_contract",
+    "parse_contract",
+    "read_decision",
+    "stamp_from_ns",
+    "stamp_ns",
+]

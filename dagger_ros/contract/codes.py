@@ -1,0 +1,62 @@
+"""The small numbers that stand in a row, and what an expert says beside its action."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = ["ExpertIntent", "InterventionReason", "Label", "Mode"]
+
+
+class Mode(enum.IntEnum):
+    """Who drives. The numbers are those of `msg/GateDecision.msg`."""
+
+    LOCKED = 0
+    """Boot, an observation that was never seen or is stale, contract mismatch. Only arming leads out."""
+    HOLD = 1
+    """Armed, nobody drives."""
+    POLICY = 2
+    EXPERT = 3
+    ESTOP = 4
+    """Latched. Only its reset leads out, and only to HOLD."""
+
+
+class Label(enum.IntEnum):
+    """Whose action labels the observation. The numbers are those of `msg/GateDecision.msg`."""
+
+    NONE = -1
+    POLICY = 0
+    EXPERT = 1
+
+
+class InterventionReason(enum.IntEnum):
+    """Why the expert has control. The numbers are those of `msg/ExpertAction.msg`."""
+
+    NONE = 0
+    PERCEPTION = 1
+    STATE_ESTIMATION = 2
+    PLANNING = 3
+    CONTROL = 4
+    TIMING = 5
+    DATA_COVERAGE = 6
+    EVALUATION = 7
+    TOLERANCE = 8
+    NO_PROGRESS = 9
+    DEMONSTRATION = 10
+
+
+@dataclass
+class ExpertIntent:
+    """What the expert asks for beside its action; the fields of `msg/ExpertAction.msg`.
+
+    Args:
+        label: The action may be learned as the label of the observation.
+        takeover: The expert wants control, or keeps it (deadman).
+        resume: Control is explicitly given back to the policy.
+        reason: Why the expert wants control.
+    """
+
+    label: bool = False
+    takeover: bool = False
+    resume: bool = False
+    reason: InterventionReason = InterventionReason.NONE

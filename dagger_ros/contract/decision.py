@@ -1,0 +1,105 @@
+"""The row as a message and back: the one place that knows both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract.messages import stamp_from_ns, stamp_ns
+from dagger_ros.contract.row import Row
+
+__all__ = ["DecisionWriter", "read_decision"]
+
+_VECTORS = (
+    "observation",
+    "privileged",
+    "stamp_ns",
+    "receive_ns",
+    "policy_action",
+    "expert_action",
+    "requested_action",
+    "executed_action",
+)
+_INTEGERS = (
+    "tick",
+    "monotonic_ns",
+    "mode",
+    "reasons",
+    "policy_stamp_ns",
+    "expert_stamp_ns",
+    "policy_receive_ns",
+    "expert_receive_ns",
+    "label_source",
+    "intervention",
+    "intervention_reason",
+    "round",
+    "policy_round",
+    "episode",
+    "seed",
+)
+_FLOATS = ("doubt",)
+_STRINGS = ("policy", "policy_sha256", "operator_id")
+
+
+class DecisionWriter:
+    """Fills one preallocated GateDecision from rows.
+
+    Args:
+        message: An empty `dagger_ros/msg/GateDecision`.
+        row: Any row of the layout, for the sizes.
+        contract_sha256: Stands in every message.
+    """
+
+    def __init__(self, message: Any, row: Row, contract_sha256: str) -> None:
+        self.message = message
+        message.contract_sha256 = contract_sha256
+        for name in _VECTORS:
+            setattr(message, name, row[name].tolist())
+        self._views = [(name, np.asarray(getattr(message, name))) for name in _VECTORS]
+
+    def fill(self, row: Row, reasons_text: str) -> Any:
+        """Writes a row.
+
+        Args:
+            row: Decided row.
+            reasons_text: Its reasons in words.
+
+        Returns:
+            The message; the same object at each call, valid until the next one.
+        """
+        message = self.message
+        stamp_from_ns(message.header.stamp, int(row["time_ns"]))
+        message.reasons_text = reasons_text
+        for name, view in self._views:
+            view[:] = row[name]
+        for name in _INTEGERS:
+            setattr(message, name, int(row[name]))
+        for name in _FLOATS:
+            setattr(message, name, float(row[name]))
+        for name in _STRINGS:
+            setattr(message, name, row[name].decode())
+        return message
+
+
+def read_decision(message: Any, row: Row) -> bool:
+    """Writes a GateDecision into a row.
+
+    Args:
+        message: From rclpy or from a bag.
+        row: Of the layout of the contract that the message was made under.
+
+    Returns:
+        Whether its vectors have the row's sizes; False: the row is unfinished.
+    """
+    row["time_ns"] = stamp_ns(message.header.stamp)
+    for name in _VECTORS:
+        values = np.asarray(getattr(message, name))
+        if values.shape != row[name].shape:
+            return False
+        row[name] = values
+    for name in (*_INTEGERS, *_FLOATS):
+        row[name] = getattr(message, name)
+    for name in _STRINGS:
+        row[name] = getattr(message, name).encode()
+    return True

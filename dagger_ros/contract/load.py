@@ -1,0 +1,320 @@
+"""Reads a contract from YAML and finds everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dagger_ros.contract.errors import ContractError, DaggerError, Problem
+from dagger_ros.contract.schema import Action, Contract, Interface, Stop, Stream
+from dagger_ros.contract.types import IMAGE_TYPES, MESSAGE_TYPES, UNITS, FieldKind, parse_field
+
+__all__ = ["COMMAND_TYPES", "STOP_OF", "load_contract", "parse_contract", "problems_of"]
+
+COMMAND_TYPES = (
+    "std_msgs/msg/Float64MultiArray",
+    "trajectory_msgs/msg/JointTrajectory",
+    "sensor_msgs/msg/JointState",
+    "geometry_msgs/msg/TwistStamped",
+)
+# Zero is a stop only where the action is a velocity: sent as a position it slams the arm to its zero pose.
+STOP_OF = {
+    Interface.VELOCITY: Stop.RAMP_TO_ZERO,
+    Interface.POSITION: Stop.HOLD_POSITION,
+    Interface.EFFORT: Stop.DELEGATE,
+}
+_INTERFACE_UNITS = {
+    Interface.VELOCITY: ("m/s", "rad/s"),
+    Interface.POSITION: ("m", "rad"),
+    Interface.EFFORT: ("N", "N*m"),
+}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice in one mapping."""
+
+
+def _mapping_without_twins(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+        seen.add(key)
+    return dict(loader.construct_mapping(node, deep=True))
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_twins)
+
+
+def load_contract(path: str | Path) -> Contract:
+    """Loads and checks one contract file.
+
+    Args:
+        path: A YAML file.
+
+    Raises:
+        ContractError: With every problem found: key, what was expected, what is there.
+        DaggerError: If the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DaggerError(f"{path}: expected a task contract (YAML) here; {reason}") from error
+    return parse_contract(text, source=str(path))
+
+
+def parse_contract(text: str, *, source: str) -> Contract:
+    """Checks a contract given as text.
+
+    Args:
+        text: YAML.
+        source: Where it came from, for the messages.
+
+    Raises:
+        ContractError: With every problem found.
+    """
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError as error:
+        raise ContractError(source, [Problem(_yaml_place(error), "valid YAML", _yaml_problem(error))]) from error
+    if not isinstance(content, dict):
+        raise ContractError(source, [Problem("(top)", "a mapping", type(content).__name__)])
+    try:
+        contract = Contract.model_validate(content)
+    except ValidationError as error:
+        # What fits is still checked for how it fits together, so that one run shows as much as possible.
+        raise ContractError(source, problems_of(error)) from error
+    problems = list(_fit_problems(contract))
+    if problems:
+        raise ContractError(source, problems)
+    return contract
+
+
+def _yaml_place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "(top)" if mark is None else f"line {mark.line + 1}"
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or str(error)
+
+
+# pydantic's error type -> what was expected, from the error's context.
+_EXPECTED = {
+    "missing": "this key",
+    "extra_forbidden": "no such key here",
+    "greater_than": "a number > {gt}",
+    "greater_than_equal": "a number >= {ge}",
+    "less_than_equal": "a number <= {le}",
+    "finite_number": "a finite number",
+    "enum": "one of {expected}",
+    "literal_error": "{expected}",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "text (quote it if it looks like a number)",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text like {pattern}",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "too_short": "at least {min_length} entry",
+    "union_tag_invalid": "kind: {expected_tags}",
+    "union_tag_not_found": "a key 'kind'",
+}
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """What pydantic found, in the words of this project."""
+    problems = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        expected = _EXPECTED.get(item["type"], item["msg"]).format(**item.get("ctx", {}))
+        found = "nothing" if item["type"] == "missing" else _shown(item["input"])
+        if item["type"] == "extra_forbidden" and error.title == Contract.__name__:
+            expected += f" (valid here: {_siblings(item['loc'])})"
+        problems.append(Problem(key, expected, found))
+    return problems
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _siblings(location: tuple[int | str, ...]) -> str:
+    """Valid keys beside a wrong one, found by walking the JSON schema of the contract."""
+    schema = Contract.model_json_schema()
+    node: Any = schema
+    for part in location[:-1]:
+        node = _resolved(schema, node)
+        if "discriminator" in node and part in node["discriminator"]["mapping"]:
+            node = {"$ref": node["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
+            node = node.get("items", {})
+        else:
+            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+    return ", ".join(_resolved(schema, node).get("properties", {})) or "none"
+
+
+def _resolved(schema: Any, node: Any) -> Any:
+    for option in node.get("anyOf", []):
+        if "$ref" in option:
+            node = option
+    if "$ref" in node:
+        return schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return node
+
+
+def _fit_problems(contract: Contract) -> Iterator[Problem]:
+    for name, stream in contract.streams.items():
+        yield from _stream_problems(f"streams.{name}", stream)
+    yield from _topic_problems(contract)
+    yield from _action_problems(contract)
+    yield from _timing_problems(contract)
+    for name, camera in contract.cameras.items():
+        if camera.type not in IMAGE_TYPES:
+            yield Problem(f"cameras.{name}.type", f"one of {', '.join(IMAGE_TYPES)}", camera.type)
+    if all(s.privileged for s in contract.streams.values()):
+        yield Problem("streams", "at least one stream that is not privileged", "only privileged ones")
+    total = contract.splits.train + contract.splits.validation + contract.splits.stress
+    if abs(total - 1) > 1e-9 or contract.splits.train == 0:
+        yield Problem("splits", "shares that add up to 1, with train above 0", f"a sum of {total:g}")
+    yield from _simulation_problems(contract)
+
+
+def _stream_problems(key: str, stream: Stream) -> Iterator[Problem]:
+    if stream.type not in MESSAGE_TYPES:
+        yield Problem(f"{key}.type", f"one of {', '.join(MESSAGE_TYPES)}", stream.type)
+        return
+    yield from _select_problems(f"{key}.select", stream.type, stream.select, dict.fromkeys(stream.select, stream.unit))
+    if stream.unit not in UNITS:
+        yield Problem(f"{key}.unit", f"one of {', '.join(UNITS)}", stream.unit)
+    if stream.max_age_s < 1 / stream.rate_hz:
+        yield Problem(
+            f"{key}.max_age_s",
+            f"at least the stream's period of {1 / stream.rate_hz:g} s, or it is always stale",
+            f"{stream.max_age_s:g}",
+        )
+
+
+def _select_problems(key: str, type_: str, select: tuple[str, ...], unit_of: dict[str, str]) -> Iterator[Problem]:
+    message = MESSAGE_TYPES[type_]
+    quantities = {s.partition(".")[0] for s in select}
+    if message.kind in (FieldKind.JOINT, FieldKind.TRAJECTORY) and len(quantities) > 1:
+        yield Problem(key, "one quantity (a stream for each)", ", ".join(sorted(quantities)))
+    for i, text in enumerate(select):
+        place = f"{key}.{i}"
+        if select.index(text) != i:
+            yield Problem(place, "each field once", text)
+        try:
+            field = _field_name(message.kind, text)
+        except ValueError as error:
+            yield Problem(place, f"a field of {type_} such as {message.example} ({error})", text)
+            continue
+        if field not in message.fields:
+            yield Problem(
+                place, f"a field of {type_} such as {message.example} (it has {', '.join(message.fields)})", text
+            )
+        elif unit_of[text] not in message.fields[field]:
+            yield Problem(f"unit of {place}", f"{' or '.join(message.fields[field])} for {text}", unit_of[text])
+
+
+def _field_name(kind: FieldKind, text: str) -> str:
+    if kind is FieldKind.ARRAY:
+        return parse_field(text).name
+    if kind is FieldKind.ATTRIBUTE:
+        return text
+    quantity, dot, joint = text.partition(".")
+    if not dot or not joint:
+        raise ValueError("a quantity, a dot and a joint name")
+    return quantity
+
+
+def _topic_problems(contract: Contract) -> Iterator[Problem]:
+    first: dict[str, tuple[str, Stream]] = {}
+    for name, stream in contract.streams.items():
+        other_name, other = first.setdefault(stream.topic, (name, stream))
+        for field in ("type", "frame", "rate_hz", "max_age_s"):
+            mine, theirs = getattr(stream, field), getattr(other, field)
+            if mine != theirs:
+                yield Problem(f"streams.{name}.{field}", f"{theirs} as in {other_name}, on the same topic", str(mine))
+    if contract.action.topic in contract.topics:
+        yield Problem("action.topic", "a topic of its own: the supervisor is its only writer", contract.action.topic)
+
+
+def _action_problems(contract: Contract) -> Iterator[Problem]:
+    action = contract.action
+    if action.type not in COMMAND_TYPES:
+        yield Problem("action.type", f"one of {', '.join(COMMAND_TYPES)}", action.type)
+    else:
+        units = {d.select: d.unit for d in action.dimensions_}
+        yield from _select_problems("action.dimensions.select", action.type, action.select, units)
+    for name in sorted({n for n in action.dimensions if action.dimensions.count(n) > 1}):
+        yield Problem("action.dimensions", "each name once", name)
+    if action.stop is not STOP_OF[action.interface]:
+        expected = f"{STOP_OF[action.interface].value}, the stop of a {action.interface.value} interface"
+        yield Problem("action.stop", expected, action.stop.value)
+    for i, d in enumerate(action.dimensions_):
+        key = f"action.dimensions.{i} ({d.name})"
+        if not d.lower < d.upper:
+            yield Problem(key, "lower < upper", f"{d.lower:g} and {d.upper:g}")
+        elif action.interface is not Interface.POSITION and not d.lower <= 0 <= d.upper:
+            yield Problem(key, "bounds that hold 0, which is the stop", f"{d.lower:g} to {d.upper:g}")
+        if d.unit not in _INTERFACE_UNITS[action.interface]:
+            expected = f"{' or '.join(_INTERFACE_UNITS[action.interface])} for a {action.interface.value} interface"
+            yield Problem(f"{key}.unit", expected, d.unit)
+    yield from _measured_problems(contract, action)
+
+
+def _measured_problems(contract: Contract, action: Action) -> Iterator[Problem]:
+    if action.measured is None:
+        if action.interface is Interface.POSITION:
+            yield Problem("action.measured", "the stream of measured positions that a hold starts from", "nothing")
+        return
+    stream = contract.streams.get(action.measured)
+    if stream is None:
+        yield Problem("action.measured", f"one of {', '.join(contract.streams)}", action.measured)
+    elif stream.type in MESSAGE_TYPES and len(stream.dimensions) != len(action.dimensions_):
+        found = f"{len(stream.dimensions)} in {action.measured}"
+        yield Problem("action.measured", f"{len(action.dimensions_)} values, as the action has", found)
+
+
+def _timing_problems(contract: Contract) -> Iterator[Problem]:
+    timing, period = contract.timing, 1 / contract.timing.control_rate_hz
+    for field in ("policy_max_age_s", "expert_max_age_s", "driver_timeout_s"):
+        if getattr(timing, field) < period:
+            yield Problem(
+                f"timing.{field}", f"at least the control period of {period:g} s", f"{getattr(timing, field):g}"
+            )
+    if timing.latency_budget_s > period:
+        yield Problem(
+            "timing.latency_budget_s", f"at most the control period of {period:g} s", f"{timing.latency_budget_s:g}"
+        )
+    if contract.task.horizon_s < period:
+        yield Problem("task.horizon_s", f"at least the control period of {period:g} s", f"{contract.task.horizon_s:g}")
+
+
+def _simulation_problems(contract: Contract) -> Iterator[Problem]:
+    simulation = contract.simulation
+    if simulation is None:
+        return
+    tables = {
+        "sources": (simulation.sources, contract.streams),
+        "observation_noise": (simulation.observation_noise, contract.streams),
+        "actuator_noise": (simulation.actuator_noise, contract.action.dimensions),
+    }
+    for table, (given, valid) in tables.items():
+        for name in given:
+            if name not in valid:
+                yield Problem(f"simulation.{table}.{name}", f"one of {', '.join(valid)}", name)
+    for name in contract.streams:
+        if name not in simulation.sources:
+            yield Problem(f"simulation.sources.{name}", "where the model gives this stream", "nothing")

@@ -1,0 +1,333 @@
+"""The task contract as data: every field that a contract has, with its unit and its bounds."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dagger_ros.contract.types import MESSAGE_TYPES, FieldKind, parse_field
+
+__all__ = [
+    "Action",
+    "ActionDimension",
+    "ActuatorsSource",
+    "BodySource",
+    "Collection",
+    "Contract",
+    "Goal",
+    "ImageStream",
+    "Interface",
+    "JointsSource",
+    "LidarSource",
+    "Metric",
+    "Operator",
+    "PlanarBaseActuation",
+    "PoseSource",
+    "Robot",
+    "SensorSource",
+    "Simulation",
+    "Splits",
+    "Stop",
+    "Stream",
+    "Task",
+    "Timing",
+    "ToolVelocityActuation",
+]
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Text = Annotated[str, Field(min_length=1)]
+# No leading slash, so that a namespace can be put before it.
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interface(str, enum.Enum):
+    """What a number in the action means to the actuators."""
+
+    VELOCITY = "velocity"
+    POSITION = "position"
+    EFFORT = "effort"
+
+
+class Stop(str, enum.Enum):
+    """What the supervisor sends to stop; each belongs to one interface."""
+
+    RAMP_TO_ZERO = "ramp_to_zero"
+    HOLD_POSITION = "hold_position"
+    DELEGATE = "delegate"
+
+
+class Goal(str, enum.Enum):
+    """Which way a metric improves."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+class Robot(_Part):
+    """The body that the data is of."""
+
+    body: Text
+    description: Text
+
+
+class Operator(_Part):
+    """Who labels."""
+
+    source: Literal["scripted", "joystick"]
+    description: Text
+
+
+class Stream(_Part):
+    """One vector of observations, read from one topic.
+
+    Values have one unit. Two quantities of one message (positions and velocities) are two streams on one topic.
+    """
+
+    topic: Topic
+    type: str
+    select: Annotated[tuple[str, ...], Field(min_length=1)]
+    unit: str
+    frame: Text
+    rate_hz: Positive
+    max_age_s: Positive
+    # The smallest change that means something, in `unit`: the floor of a feature's standard deviation when a
+    # policy normalises its inputs, so that a value that hardly moved in the data cannot explode outside it.
+    resolution: Positive
+    # Only the expert and the evaluation see it; never an input of a policy.
+    privileged: Flag = False
+
+    @cached_property
+    def dimensions(self) -> tuple[str, ...]:
+        """Name of each value, ranges written out."""
+        if MESSAGE_TYPES[self.type].kind is not FieldKind.ARRAY:
+            return self.select
+        fields = [parse_field(s) for s in self.select]
+        return tuple(f"{f.name}[{i}]" for f in fields for i in range(f.start, f.stop))
+
+
+class ImageStream(_Part):
+    """One camera."""
+
+    topic: Topic
+    type: str
+    width: Count
+    height: Count
+    frame: Text
+    rate_hz: Positive
+    max_age_s: Positive
+
+
+class ActionDimension(_Part):
+    """One number of the action, with the limits that the supervisor enforces."""
+
+    name: Name
+    select: Text
+    unit: str
+    lower: Number
+    upper: Number
+    rate_limit: Positive  # largest change, in `unit` per second
+
+
+class Action(_Part):
+    """The command: which message, what its numbers mean, how far and how fast they may go, and what stops it."""
+
+    topic: Topic
+    type: str
+    frame: Text
+    interface: Interface
+    stop: Stop
+    dimensions_: Annotated[tuple[ActionDimension, ...], Field(min_length=1, alias="dimensions")]
+    # The stream of measured positions that a held position starts from; needed by the position interface.
+    measured: str | None = None
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Name of each value."""
+        return tuple(d.name for d in self.dimensions_)
+
+    @property
+    def select(self) -> tuple[str, ...]:
+        """Field of the message that each value goes to."""
+        return tuple(d.select for d in self.dimensions_)
+
+
+class Timing(_Part):
+    """The clockwork: every limit here is enforced by the supervisor, or by the driver below it."""
+
+    control_rate_hz: Positive
+    latency_budget_s: Positive  # from the newest observation to the command
+    policy_max_age_s: Positive  # an older proposal of the policy is not executed
+    expert_max_age_s: Positive  # an older action of the expert is not executed
+    future_tolerance_s: NotNegative  # a stamp further ahead of the clock is a fault
+    driver_timeout_s: Positive  # without a command for so long the driver stops by itself
+
+    @property
+    def period_ns(self) -> int:
+        """Control period, ns."""
+        return round(1e9 / self.control_rate_hz)
+
+
+class Metric(_Part):
+    """The number that policies are compared by."""
+
+    name: Name
+    unit: Text
+    goal: Goal
+    description: Text
+
+
+class Task(_Part):
+    """What is to be achieved."""
+
+    description: Text
+    criterion: Text  # when a rollout is a success, in words
+    horizon_s: Positive
+    metric: Metric
+    failure_labels: Annotated[dict[Name, Text], Field(min_length=1)]
+
+
+class Splits(_Part):
+    """Share of the episodes for each use; decided per episode by a hash, so it never changes afterwards."""
+
+    train: Share
+    validation: Share
+    stress: Share
+
+
+class Collection(_Part):
+    """How much is collected, unless the command line says otherwise."""
+
+    demonstrations: Count  # episodes of round 0
+    episodes: Count  # of each further round
+
+
+class JointsSource(_Part):
+    """Positions, velocities or actuator efforts of the joints that the stream selects."""
+
+    kind: Literal["joints"]
+
+
+class PoseSource(_Part):
+    """Pose of a site, in the frame of a body."""
+
+    kind: Literal["pose"]
+    site: Text
+    relative_to: Text
+
+
+class BodySource(_Part):
+    """Pose in the world and velocity of a body, as odometry gives them."""
+
+    kind: Literal["body"]
+    body: Text
+
+
+class LidarSource(_Part):
+    """Distances along rays in the xy plane of a site."""
+
+    kind: Literal["lidar"]
+    site: Text
+    angle_min_rad: Number
+    angle_max_rad: Number
+    range_max_m: Positive
+
+
+class SensorSource(_Part):
+    """Values of MuJoCo sensors, one after another."""
+
+    kind: Literal["sensors"]
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ActuatorsSource(_Part):
+    """Each number of the action is the control of one MuJoCo actuator."""
+
+    kind: Literal["actuators"]
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ToolVelocityActuation(_Part):
+    """The action is a linear velocity of a site; joint position actuators follow by damped least squares."""
+
+    kind: Literal["tool_velocity"]
+    site: Text
+    joints: Annotated[tuple[str, ...], Field(min_length=1)]
+    largest_error_rad: Positive  # between target and measured joint position
+
+
+class PlanarBaseActuation(_Part):
+    """The action is forward velocity and yaw rate of a base that slides on x and y and turns on yaw."""
+
+    kind: Literal["planar_base"]
+    x: Text
+    y: Text
+    yaw: Text
+
+
+Source = Annotated[
+    JointsSource | PoseSource | BodySource | LidarSource | SensorSource, Field(discriminator="kind")
+]
+Actuation = Annotated[
+    ActuatorsSource | ToolVelocityActuation | PlanarBaseActuation, Field(discriminator="kind")
+]
+
+
+class Simulation(_Part):
+    """How a MuJoCo model stands for the robot."""
+
+    model: Text  # MJCF file, relative to the contract
+    task: Name  # reset, success and scripted expert, of `dagger_ros.sim.tasks`
+    sources: dict[Name, Source]
+    actuation: Actuation
+    actuator_lag_s: NotNegative  # time constant of the actuators' first-order lag
+    actuator_noise: dict[Name, NotNegative]  # standard deviation per action dimension, in its unit
+    observation_noise: dict[Name, NotNegative]  # standard deviation per stream, in its unit
+
+
+class Contract(_Part):
+    """One task on one robot. `load_contract` makes it from a file and checks how its parts fit together."""
+
+    contract: Annotated[Literal[1], Field(description="version of this format")]
+    name: Name
+    licence: Text
+    robot: Robot
+    operator: Operator
+    task: Task
+    timing: Timing
+    streams: Annotated[dict[Name, Stream], Field(min_length=1)]
+    cameras: dict[Name, ImageStream]
+    action: Action
+    collection: Collection
+    splits: Splits
+    simulation: Simulation | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the content, 64 hex digits; comments, key order and layout of the file do not count."""
+        content = self.model_dump(mode="json", by_alias=True)
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Observation topics, each once, in contract order."""
+        return tuple(dict.fromkeys(s.topic for s in self.streams.values()))
+
+    @property
+    def horizon_ticks(self) -> int:
+        """Control ticks of the longest episode."""
+        return round(self.task.horizon_s * self.timing.control_rate_hz)

@@ -1,0 +1,68 @@
+"""One control tick in one process: policy, expert and gate, in the only file that knows their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dagger_ros.contract import NEVER_NS, ExpertIntent, Row
+from dagger_ros.expert import Labeller
+from dagger_ros.policy import Checkpoint, MlpEnsemble
+from dagger_ros.supervisor import Event, Gate
+
+__all__ = ["ControlTick", "newest_observation_ns"]
+
+
+def newest_observation_ns(row: Row) -> int:
+    """Stamp of the newest observation in a row, ns: what an action computed from the row is stamped with."""
+    return int(row["stamp_ns"].max())
+
+
+class ControlTick:
+    """Completes rows in which the observations are filled in.
+
+    The nodes do the same steps, one process each; a test holds the two equal bit for bit.
+
+    Args:
+        gate: Decides.
+        labeller: Labels and may want control; None where nobody labels.
+        policy: What it is and its network; None where there is no policy yet.
+    """
+
+    def __init__(
+        self, gate: Gate, labeller: Labeller | None, policy: tuple[Checkpoint, MlpEnsemble] | None
+    ) -> None:
+        self._gate = gate
+        self._labeller = labeller
+        self._policy = policy
+        self._no_intent = ExpertIntent()
+
+    def start_episode(self, seed: int) -> None:
+        """Forgets the last episode."""
+        self._gate.lock()
+        self._gate.start_episode(seed)
+        if self._labeller is not None:
+            self._labeller.start_episode(seed)
+
+    def __call__(self, row: Row, previous: Row | None, requests: Iterable[Event] = ()) -> None:
+        """Decides one tick.
+
+        Args:
+            row: Times, observations, round, episode and seed are filled in; everything else is written.
+            previous: The decided row of the tick before; None at the start of an episode.
+            requests: What people asked for since the last tick.
+        """
+        stamp_ns, received_ns = newest_observation_ns(row), row["monotonic_ns"]
+        if self._policy is not None:
+            about, network = self._policy
+            row["doubt"] = network.act(row["observation"], row["policy_action"])
+            row["policy_stamp_ns"], row["policy_receive_ns"] = stamp_ns, received_ns
+            row["policy_round"] = about.round
+            row["policy"], row["policy_sha256"] = about.name.encode(), about.weights_sha256.encode()
+        intent = self._no_intent
+        if self._labeller is not None:
+            intent = self._labeller.label(row, previous, row["expert_action"])
+            row["expert_stamp_ns"], row["expert_receive_ns"] = stamp_ns, received_ns
+            row["operator_id"] = self._labeller.operator_id.encode()
+        if stamp_ns == NEVER_NS:
+            row["policy_receive_ns"] = row["expert_receive_ns"] = NEVER_NS
+        self._gate.decide(row, intent, requests)

@@ -1,0 +1,304 @@
+"""The loop: demonstrate, train, roll out under the supervisor, label, aggregate, train again, evaluate, repeat.
+
+    runs/<name>/
+      contract.yaml  config.json     what was asked for
+      rounds/000/                    000: demonstrations; see `dataset.rounds`
+      policies/pi_000/               trained on rounds 000 to 000; see `policy.checkpoint`
+      panels/pi_000/                 its held-out rollouts; see `evaluation.panel`
+      result.json  report/index.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dagger_ros.contract import Contract, DaggerError, Goal, RowLayout, load_contract
+from dagger_ros.contract.files import write_file
+from dagger_ros.dataset import Round, finish_round, labelled_frames, load_round, manifest_sha256, round_folder
+from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
+from dagger_ros.learning import TrainingSettings, train
+from dagger_ros.policy import Checkpoint, save_checkpoint
+from dagger_ros.sim import TaskStatus
+from dagger_ros.supervisor import make_rule
+
+__all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "run"]
+
+_SCHEMA = "dagger_ros.result/1"
+# Seeds of one run's episodes; those of panels begin at 10^9 (see `evaluation.Panel`).
+_SEEDS_PER_RUN, _SEEDS_PER_ROUND = 100_000, 1_000
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is asked to do. What is None comes from the contract's `collection`.
+
+    Args:
+        rule: `bc`, `dagger` or `hg`.
+        rounds: Rounds after the demonstrations.
+        seed: Of everything random: episodes, training.
+        beta: Schedule of rule `dagger`.
+        demonstrations: Episodes of round 0.
+        episodes: Episodes of each further round.
+        max_labels: Stop after the round in which so many labels are reached; None: no such limit.
+        training: How each policy is trained.
+    """
+
+    rule: str
+    rounds: int
+    seed: int
+    beta: str = "indicator"
+    demonstrations: int | None = None
+    episodes: int | None = None
+    max_labels: int | None = None
+    training: TrainingSettings = TrainingSettings()
+
+    def __post_init__(self) -> None:
+        make_rule(self.rule, round_index=1, beta=self.beta)
+        for name in ("rounds", "demonstrations", "episodes", "max_labels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DaggerError(f"{name}: expected a whole number >= 1, got {value}")
+        if not 0 <= self.seed < 9_999:
+            raise DaggerError(f"seed: expected a whole number from 0 to 9998, got {self.seed}")
+        for name in ("demonstrations", "episodes"):
+            if (getattr(self, name) or 0) > _SEEDS_PER_ROUND:
+                raise DaggerError(f"{name}: expected at most {_SEEDS_PER_ROUND} a round, got {getattr(self, name)}")
+
+
+class Collect(Protocol):
+    """Records the episodes of one round into a folder: `nodes.lockstep.collect_round`."""
+
+    def __call__(
+        self,
+        contract_path: Path,
+        folder: Path,
+        *,
+        rule: str,
+        round_index: int,
+        beta: str,
+        policy: Path | None,
+        seeds: Sequence[int],
+        on_episode: Callable[[TaskStatus], object],
+    ) -> int:
+        """Gives the number of episodes that were recorded."""
+
+
+class Progress(Protocol):
+    """Where the loop says what it does; the command line draws bars."""
+
+    def stage(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A stage of a round with `total` steps; gives what to call with the number of steps done."""
+
+    def round_done(self, result: RoundResult) -> None:
+        """A round is finished."""
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """One line of the result: what a round brought and how the policy after it does."""
+
+    round: int
+    policy: str
+    labels_new: int
+    labels_total: int
+    takeovers: int
+    intervention_rate: float
+    panel: dict[str, Any]
+
+
+def run(
+    config: RunConfig,
+    contract_path: Path,
+    out: Path,
+    panel: Panel,
+    *,
+    collect: Collect,
+    progress: Progress,
+    resume: bool,
+    workers: int,
+) -> dict[str, Any]:
+    """Runs DAgger to its end.
+
+    Args:
+        config: What to do.
+        contract_path: The task contract.
+        out: Folder of the run.
+        panel: Held-out rollouts that every policy is judged on.
+        collect: How rounds are recorded.
+        progress: Told what happens.
+        resume: Go on with the run that is in `out`, from its last finished round.
+        workers: Processes for the panel.
+
+    Returns:
+        What stands in result.json.
+
+    Raises:
+        DaggerError: If `out` holds another run, or is damaged; nothing in it was changed then.
+    """
+    contract = load_contract(contract_path)
+    _prepare(out, contract_path, contract, config, panel, resume=resume)
+    results: list[RoundResult] = []
+    stop = f"all {config.rounds} rounds are done"
+    with PanelRunner(contract_path, panel, workers=workers) as runner:
+        for k in range(config.rounds + 1):
+            round_ = _collect_round(out, contract_path, contract, config, k, collect, progress)
+            policy = _train_policy(out, contract, config, k, progress)
+            panel_result = _evaluate(out, policy, runner, k, progress)
+            labels = round_.labels + (results[-1].labels_total if results else 0)
+            results.append(
+                RoundResult(
+                    round=k,
+                    policy=policy.name,
+                    labels_new=round_.labels,
+                    labels_total=labels,
+                    takeovers=round_.takeovers,
+                    intervention_rate=round_.intervention_rate,
+                    panel=panel_result.summary(),
+                )
+            )
+            progress.round_done(results[-1])
+            if config.max_labels is not None and labels >= config.max_labels:
+                stop = f"{labels} labels, at least the {config.max_labels} asked for"
+                break
+            _write_result(out, contract, config, results, "not finished")
+    result = _write_result(out, contract, config, results, stop)
+    write_report(out, contract, result)
+    return result
+
+
+def _collect_round(
+    out: Path, contract_path: Path, contract: Contract, config: RunConfig, k: int, collect: Collect, progress: Progress
+) -> Round:
+    folder = round_folder(out, k)
+    if folder.exists():
+        return load_round(folder, contract)
+    part = folder.with_name(f".{folder.name}.part")
+    _keep_interrupted(part)
+    collection = contract.collection
+    count = (config.demonstrations or collection.demonstrations) if k == 0 else config.episodes or collection.episodes
+    first = _SEEDS_PER_RUN * (config.seed + 1) + _SEEDS_PER_ROUND * k
+    with progress.stage("demonstrations" if k == 0 else f"round {k}: rollouts", count) as advance:
+        collect(
+            contract_path,
+            part,
+            rule=config.rule,
+            round_index=k,
+            beta=config.beta,
+            policy=None if k == 0 else _policy_folder(out, k - 1),
+            seeds=range(first, first + count),
+            on_episode=lambda _status: advance(1),
+        )
+    round_ = finish_round(part, contract, count)
+    part.replace(folder)
+    return round_
+
+
+def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, progress: Progress) -> Path:
+    folder = _policy_folder(out, k)
+    if folder.exists():
+        return folder
+    rounds = [round_folder(out, i) for i in range(k + 1)]
+    observations, labels = labelled_frames(rounds, contract)
+    with progress.stage(f"round {k}: training on {len(labels)} labels", config.training.steps) as advance:
+        tensors, loss = train(
+            contract, observations, labels, config.training, seed=config.seed, progress=advance
+        )
+    about = Checkpoint(
+        name=folder.name,
+        round=k,
+        contract_sha256=contract.sha256,
+        seed=config.seed,
+        columns=RowLayout(contract).columns(),
+        actions=contract.action.dimensions,
+        trained_on=tuple(_trained_on(folder, contract) for folder in rounds),
+        training=asdict(config.training) | {"loss": loss},
+    )
+    save_checkpoint(folder, about, tensors)
+    return folder
+
+
+def _trained_on(folder: Path, contract: Contract) -> dict[str, Any]:
+    round_ = load_round(folder, contract)
+    return {
+        "round": round_.round,
+        "manifest_sha256": manifest_sha256(folder),
+        "episodes": len(round_.episodes),
+        "labels": round_.labels,
+    }
+
+
+def _evaluate(out: Path, policy: Path, runner: PanelRunner, k: int, progress: Progress) -> PanelResult:
+    folder = out / "panels" / policy.name
+    if folder.exists():
+        return PanelResult.read(folder)
+    with progress.stage(f"round {k}: panel", runner.panel.count) as advance:
+        result = runner.run(policy, lambda: advance(1))
+    result.write(folder)
+    return result
+
+
+def _policy_folder(out: Path, k: int) -> Path:
+    return out / "policies" / f"pi_{k:03d}"
+
+
+def _write_result(
+    out: Path, contract: Contract, config: RunConfig, rounds: Sequence[RoundResult], stop: str
+) -> dict[str, Any]:
+    best = _recommended(contract, rounds)
+    result = {
+        "schema": _SCHEMA,
+        "task": contract.name,
+        "rule": config.rule,
+        "seed": config.seed,
+        "contract_sha256": contract.sha256,
+        "rounds": [asdict(r) for r in rounds],
+        "recommended": {"round": best.round, "policy": best.policy},
+        "stop": {"reason": stop},
+    }
+    write_file(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def _recommended(contract: Contract, rounds: Sequence[RoundResult]) -> RoundResult:
+    """The best on the panel by the contract's metric; of equals the one with the fewest labels."""
+    sign = -1 if contract.task.metric.goal is Goal.MAXIMIZE else 1
+    return min(rounds, key=lambda r: (sign * r.panel["metric"]["mean"], -r.panel["success_rate"], r.round))
+
+
+def _prepare(
+    out: Path, contract_path: Path, contract: Contract, config: RunConfig, panel: Panel, *, resume: bool
+) -> None:
+    """Checks the folder, or makes it."""
+    wanted = asdict(replace(config, rounds=0)) | {"contract_sha256": contract.sha256, "panel_sha256": panel.sha256}
+    wanted = json.loads(json.dumps(wanted))  # as it will be read back: lists for tuples
+    path = out / "config.json"
+    if not out.exists() or not any(out.iterdir()):
+        write_file(out / "contract.yaml", contract_path.read_bytes())
+        write_file(path, (json.dumps(wanted, indent=1) + "\n").encode())
+        return
+    if not resume:
+        raise DaggerError(f"{out}: expected a folder that is new or empty; give another --out, or --resume to go on")
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DaggerError(f"{path}: expected the settings of the run to resume; {error}") from error
+    different = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
+    if different:
+        lines = [f"  {key}: the run has {there.get(key)}, you asked for {wanted.get(key)}" for key in different]
+        raise DaggerError("\n".join([f"{out}: this is another run; it cannot be resumed with", *lines]))
+
+
+def _keep_interrupted(part: Path) -> None:
+    """Moves what an interrupted round left out of the way: what a robot did is never deleted."""
+    if part.exists():
+        part.replace(next(name for name in _free_names(part) if not name.exists()))
+
+
+def _free_names(part: Path) -> Iterator[Path]:
+    stem = part.name.strip(".").removesuffix(".part")
+    return (part.with_name(f"{stem}.interrupted.{i}") for i in range(1_000_000))

@@ -1,0 +1,31 @@
+"""Reads and writes what was recorded: bags of messages, and rounds of episodes with their provenance."""
+
+from dagger_ros.dataset.bag import BagWriter, RecordedTopic, read_rows
+from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
+from dagger_ros.dataset.rounds import (
+    Round,
+    episode_folder,
+    finish_round,
+    labelled_frames,
+    load_round,
+    manifest_sha256,
+    round_folder,
+    split_of,
+)
+
+__all__ = [
+    "BagWriter",
+    "EpisodeInfo",
+    "RecordedTopic",
+    "Round",
+    "episode_folder",
+    "finish_round",
+    "labelled_frames",
+    "load_round",
+    "manifest_sha256",
+    "read_episode",
+    "read_rows",
+    "round_folder",
+    "split_of",
+    "write_episode",
+]

@@ -1,0 +1,247 @@
+"""Bags: serialized messages in, rows out. A bag is a rosbag2 folder with MCAP inside."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from mcap.writer import Writer
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from dagger_ros.contract import DaggerError, RowLayout, read_decision
+from dagger_ros.contract.files import write_file
+
+__all__ = ["BagWriter", "RecordedTopic", "read_rows"]
+
+_DECISION = "dagger_ros/msg/GateDecision"
+# What a killed recorder can lose: about 0.3 s of a small robot's messages.
+_CHUNK_BYTES = 64 * 1024
+_FOREVER = {"sec": 9223372036, "nsec": 854775807}  # how ROS writes "no limit"
+
+
+@dataclass(frozen=True)
+class RecordedTopic:
+    """What a bag says of a topic.
+
+    Args:
+        type: Message type, as in `sensor_msgs/msg/Imu`.
+        reliable: Whether it is to be offered reliably when the bag is played; else best effort.
+        latched: Whether late joiners are to get the last message.
+    """
+
+    type: str
+    reliable: bool
+    latched: bool
+
+    @property
+    def qos(self) -> dict[str, Any]:
+        """The profile as rosbag2 writes it."""
+        return {
+            "history": "keep_last",
+            "depth": 10,
+            "reliability": "reliable" if self.reliable else "best_effort",
+            "durability": "transient_local" if self.latched else "volatile",
+            "deadline": _FOREVER,
+            "lifespan": _FOREVER,
+            "liveliness": "automatic",
+            "liveliness_lease_duration": _FOREVER,
+            "avoid_ros_namespace_conventions": False,
+        }
+
+
+class BagWriter:
+    """Writes serialized messages as they come; the bag appears under its name when it is closed.
+
+    Args:
+        path: Folder of the bag; must not exist.
+        topics: By name.
+        definitions: Text of the .msg file of every type that is not a standard one.
+
+    Raises:
+        DaggerError: If the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, topics: Mapping[str, RecordedTopic], definitions: Mapping[str, str]) -> None:
+        self._path, self._part = path, path.with_name(f".{path.name}.part")
+        self._topics = topics
+        if path.exists():
+            raise DaggerError(f"{path}: expected no bag of this name yet; there is one, and it is left as it is")
+        self._types = _type_descriptions(
+            tuple(sorted({t.type for t in topics.values()})), tuple(sorted(definitions.items()))
+        )
+        try:
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._part.mkdir(parents=True)
+            self._file = (self._part / f"{path.name}.mcap").open("wb")
+            self._writer = Writer(self._file, chunk_size=_CHUNK_BYTES)
+            self._writer.start(profile="ros2", library="dagger_ros")
+        except OSError as error:
+            raise DaggerError(f"{path}: expected a folder that can be written; {error}") from error
+        schemas = {
+            type_: self._writer.register_schema(type_, "ros2msg", text.encode())
+            for type_, (text, _) in self._types.items()
+        }
+        self._channels = {
+            topic: self._writer.register_channel(
+                f"/{topic}", "cdr", schemas[about.type], {"offered_qos_profiles": _qos_text(about)}
+            )
+            for topic, about in topics.items()
+        }
+        self.counts = dict.fromkeys(topics, 0)
+        self._first_ns, self._last_ns = 0, 0
+
+    def write(self, topic: str, time_ns: int, data: bytes) -> None:
+        """Appends one message.
+
+        Args:
+            topic: One of the topics given at the start.
+            time_ns: When it was received, ns.
+            data: Serialized message, kept as it is.
+
+        Raises:
+            OSError: If the disk does not take it.
+        """
+        self._writer.add_message(self._channels[topic], time_ns, data, time_ns)
+        if not any(self.counts.values()):
+            self._first_ns = time_ns
+        self.counts[topic] += 1
+        self._last_ns = max(self._last_ns, time_ns)
+
+    def close(self) -> None:
+        """Finishes the bag and gives it its name.
+
+        Raises:
+            OSError: If the disk does not take it; what was written stays under its temporary name.
+        """
+        self._writer.finish()
+        self._file.close()
+        write_file(self._part / "metadata.yaml", yaml.dump(self._metadata(), Dumper=yaml.CSafeDumper).encode())
+        self._part.replace(self._path)
+
+    def abandon(self) -> None:
+        """Leaves what was written under its temporary name, for a person to look at; the disk may be full."""
+        self._file.close()
+
+    def discard(self) -> None:
+        """Leaves nothing behind."""
+        self._file.close()
+        shutil.rmtree(self._part, ignore_errors=True)
+
+    def _metadata(self) -> dict[str, Any]:
+        """What rosbag2 keeps beside a bag, in its version 9."""
+        count = sum(self.counts.values())
+        start = {"nanoseconds_since_epoch": self._first_ns}
+        duration = {"nanoseconds": self._last_ns - self._first_ns}
+        name = f"{self._path.name}.mcap"
+        topics = [
+            {
+                "topic_metadata": {
+                    "name": f"/{topic}",
+                    "type": about.type,
+                    "serialization_format": "cdr",
+                    "offered_qos_profiles": [about.qos],
+                    "type_description_hash": self._types[about.type][1],
+                },
+                "message_count": self.counts[topic],
+            }
+            for topic, about in self._topics.items()
+        ]
+        file = {"path": name, "starting_time": start, "duration": duration, "message_count": count}
+        return {
+            "rosbag2_bagfile_information": {
+                "version": 9,
+                "storage_identifier": "mcap",
+                "starting_time": start,
+                "duration": duration,
+                "message_count": count,
+                "topics_with_message_count": topics,
+                "compression_format": "",
+                "compression_mode": "",
+                "relative_file_paths": [name],
+                "files": [file],
+                "custom_data": None,
+                "ros_distro": "",
+            }
+        }
+
+
+@cache
+def _qos_text(about: RecordedTopic) -> str:
+    text: str = yaml.dump([about.qos], Dumper=yaml.CSafeDumper)
+    return text
+
+
+@cache
+def _type_descriptions(
+    types: tuple[str, ...], definitions: tuple[tuple[str, str], ...]
+) -> dict[str, tuple[str, str]]:
+    """For each type its definition, with those of the types it uses, and its hash."""
+    typestore = _typestore(definitions)
+    return {t: (typestore.generate_msgdef(t, ros_version=2)[0], typestore.hash_rihs01(t)) for t in types}
+
+
+def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
+    """The rows of a bag: what the supervisor decided, tick by tick.
+
+    Args:
+        path: A rosbag2 folder.
+        layout: Row of the contract that the bag was recorded under.
+
+    Returns:
+        (T,) rows in the order of recording.
+
+    Raises:
+        DaggerError: If it is not a whole bag, holds no decisions, or is of another contract.
+    """
+    try:
+        with Reader(path) as reader:
+            connections = [c for c in reader.connections if c.msgtype == _DECISION]
+            if not connections:
+                topics = ", ".join(sorted(c.topic for c in reader.connections)) or "nothing"
+                raise DaggerError(f"{path}: expected a topic of type {_DECISION} in the bag; it has {topics}")
+            return _decisions(path, reader, connections, layout)
+    except (ReaderError, OSError, ValueError, AssertionError, KeyError) as error:
+        raise DaggerError(
+            f"{path}: expected a whole rosbag2 folder (MCAP); it is damaged or cut short: {error}"
+        ) from error
+
+
+def _decisions(
+    path: Path, reader: Reader, connections: list[Connection], layout: RowLayout
+) -> np.ndarray[Any, np.dtype[Any]]:
+    typestore = _typestore(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
+    rows = layout.new(sum(c.msgcount for c in connections))
+    count = 0
+    for connection, _, data in reader.messages(connections=connections):
+        message: Any = typestore.deserialize_cdr(data, connection.msgtype)
+        if message.contract_sha256 != layout.contract.sha256:
+            raise DaggerError(
+                f"{path}: expected decisions under contract {layout.contract.sha256[:12]} ({layout.contract.name}), "
+                f"found {message.contract_sha256[:12]}; frames of different contracts do not mix"
+            )
+        if not read_decision(message, rows[count]):
+            raise DaggerError(f"{path}: decision {count} has vectors of other sizes than its contract says")
+        count += 1
+    if count != len(rows):
+        raise DaggerError(f"{path}: expected {len(rows)} decisions as the bag's index says, found {count}")
+    return rows
+
+
+@cache
+def _typestore(definitions: tuple[tuple[str, str], ...]) -> Typestore:
+    """The standard types and these (name, definition) pairs; building one takes 0.1 s."""
+    typestore = get_typestore(Stores.ROS2_KILTED)
+    for name, text in definitions:
+        if name not in typestore.fielddefs:
+            types = get_types_from_msg(text, name)
+            typestore.register({k: v for k, v in types.items() if k not in typestore.fielddefs})
+    return typestore

@@ -1,0 +1,74 @@
+"""One recorded episode on disk: its bag, and `episode.json` beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dagger_ros.contract import DaggerError
+from dagger_ros.contract.files import write_file
+
+__all__ = ["BAG", "EpisodeInfo", "read_episode", "write_episode"]
+
+BAG = "bag"
+_ABOUT = "episode.json"
+_SCHEMA = "dagger_ros.episode/1"
+
+
+@dataclass(frozen=True)
+class EpisodeInfo:
+    """What an episode was and how it ended.
+
+    Args:
+        round: Round that it belongs to.
+        episode: Index within the round.
+        seed: Of its initial state; -1: none.
+        rule: Rule of the round.
+        contract_sha256: Contract that it was recorded under.
+        policy: Name of the policy that drove; empty: none.
+        policy_sha256: Hash of its weights; empty: none.
+        operator_id: Who labelled; empty: nobody.
+        started_ns: Robot clock at its start, ns.
+        finished_ns: Robot clock at its end, ns.
+        success: Whether the contract's criterion held.
+        failure: Failure label of the contract; empty with success.
+        metric: The contract's metric; None: unknown.
+        messages: Messages in the bag, by topic.
+    """
+
+    round: int
+    episode: int
+    seed: int
+    rule: str
+    contract_sha256: str
+    policy: str
+    policy_sha256: str
+    operator_id: str
+    started_ns: int
+    finished_ns: int
+    success: bool
+    failure: str
+    metric: float | None
+    messages: dict[str, int]
+    schema: str = _SCHEMA
+
+
+def write_episode(folder: Path, info: EpisodeInfo) -> None:
+    """Writes `episode.json`; an episode without it is unfinished."""
+    write_file(folder / _ABOUT, (json.dumps(asdict(info), indent=1) + "\n").encode())
+
+
+def read_episode(folder: Path) -> EpisodeInfo:
+    """Reads `episode.json`.
+
+    Raises:
+        DaggerError: If it is missing or not of this format.
+    """
+    path = folder / _ABOUT
+    try:
+        return EpisodeInfo(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DaggerError(f"{path}: expected the description of a finished episode; {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise DaggerError(f"{path}: expected the description of an episode ({_SCHEMA}); {error}") from error

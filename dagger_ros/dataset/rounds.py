@@ -1,0 +1,236 @@
+"""Rounds: finished episodes with their provenance, and the frames that are learned from.
+
+    <run>/rounds/000/                     000: demonstrations
+        episodes/000000/bag/              rosbag2 (MCAP)
+        episodes/000000/episode.json
+        manifest.json                     written last: a round without it does not exist
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dagger_ros import __version__
+from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout
+from dagger_ros.contract.files import write_file
+from dagger_ros.dataset.bag import read_rows
+from dagger_ros.dataset.episode import BAG, read_episode
+
+__all__ = [
+    "EpisodeEntry",
+    "Round",
+    "episode_folder",
+    "finish_round",
+    "labelled_frames",
+    "load_round",
+    "manifest_sha256",
+    "round_folder",
+    "split_of",
+]
+
+_MANIFEST = "manifest.json"
+_SCHEMA = "dagger_ros.round/1"
+
+
+@dataclass(frozen=True)
+class EpisodeEntry:
+    """One episode of a manifest. Counts are of control ticks."""
+
+    episode: int
+    seed: int
+    split: str
+    bag_sha256: dict[str, str]
+    success: bool
+    failure: str
+    metric: float | None
+    ticks: int
+    expert_labels: int
+    expert_ticks: int
+    takeovers: int
+    takeover_reasons: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Round:
+    """A finished round, as its manifest says."""
+
+    round: int
+    rule: str
+    contract: str
+    contract_sha256: str
+    robot_body: str
+    cameras: tuple[str, ...]
+    action_units: tuple[str, ...]
+    licence: str
+    policy: str
+    policy_sha256: str
+    operator_id: str
+    software: dict[str, str]
+    episodes: tuple[EpisodeEntry, ...]
+    schema: str = _SCHEMA
+
+    @property
+    def labels(self) -> int:
+        """Frames with an expert's label."""
+        return sum(e.expert_labels for e in self.episodes)
+
+    @property
+    def takeovers(self) -> int:
+        """Times that the expert took control."""
+        return sum(e.takeovers for e in self.episodes)
+
+    @property
+    def intervention_rate(self) -> float:
+        """Share of ticks that the expert drove."""
+        ticks = sum(e.ticks for e in self.episodes)
+        return sum(e.expert_ticks for e in self.episodes) / ticks if ticks else 0.0
+
+
+def round_folder(run: Path, index: int) -> Path:
+    """Where a round lies."""
+    return run / "rounds" / f"{index:03d}"
+
+
+def episode_folder(round_: Path, index: int) -> Path:
+    """Where an episode lies."""
+    return round_ / "episodes" / f"{index:06d}"
+
+
+def split_of(contract: Contract, round_index: int, episode: int, seed: int) -> str:
+    """Which split an episode belongs to: `train`, `validation` or `stress`, by a hash, once and for all."""
+    digest = hashlib.sha256(f"{contract.sha256} {round_index} {episode} {seed}".encode()).digest()
+    draw = int.from_bytes(digest[:8], "big") / 2**64
+    if draw < contract.splits.train:
+        return "train"
+    return "validation" if draw < contract.splits.train + contract.splits.validation else "stress"
+
+
+def finish_round(folder: Path, contract: Contract, episodes: int) -> Round:
+    """Reads every bag of a round, counts what is in it, and writes the manifest.
+
+    Args:
+        folder: Of the round.
+        contract: That it was recorded under.
+        episodes: How many there are.
+
+    Raises:
+        DaggerError: If an episode is missing, damaged, or of another contract.
+    """
+    layout = RowLayout(contract)
+    infos = [read_episode(episode_folder(folder, i)) for i in range(episodes)]
+    entries = []
+    for i, info in enumerate(infos):
+        bag = episode_folder(folder, i) / BAG
+        rows = read_rows(bag, layout)
+        starts = rows[np.flatnonzero(np.diff(rows["intervention"], prepend=0) > 0)]
+        reasons, counts = np.unique(starts["intervention_reason"], return_counts=True)
+        entries.append(
+            EpisodeEntry(
+                episode=i,
+                seed=info.seed,
+                split=split_of(contract, info.round, i, info.seed),
+                bag_sha256={f.name: _sha256(f) for f in sorted(bag.iterdir())},
+                success=info.success,
+                failure=info.failure,
+                metric=info.metric,
+                ticks=len(rows),
+                expert_labels=int((rows["label_source"] == Label.EXPERT).sum()),
+                expert_ticks=int((rows["mode"] == Mode.EXPERT).sum()),
+                takeovers=len(starts),
+                takeover_reasons={InterventionReason(r).name.lower(): int(n) for r, n in zip(reasons, counts, strict=True)},
+            )
+        )
+    first = infos[0]
+    result = Round(
+        round=first.round,
+        rule=first.rule,
+        contract=contract.name,
+        contract_sha256=contract.sha256,
+        robot_body=contract.robot.body,
+        cameras=tuple(contract.cameras),
+        action_units=tuple(d.unit for d in contract.action.dimensions_),
+        licence=contract.licence,
+        policy=first.policy,
+        policy_sha256=first.policy_sha256,
+        operator_id=first.operator_id,
+        software={"dagger_ros": __version__, "numpy": np.__version__},
+        episodes=tuple(entries),
+    )
+    write_file(folder / _MANIFEST, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+def load_round(folder: Path, contract: Contract) -> Round:
+    """Reads a manifest.
+
+    Raises:
+        DaggerError: If there is none (the round was never finished), or it is of another contract.
+    """
+    path = folder / _MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = tuple(EpisodeEntry(**e) for e in content.pop("episodes"))
+        lists = {k: tuple(content.pop(k)) for k in ("cameras", "action_units")}
+        result = Round(**content, **lists, episodes=entries)
+    except FileNotFoundError as error:
+        raise DaggerError(
+            f"{folder}: expected a finished round; there is no {_MANIFEST}, so it was interrupted"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DaggerError(f"{path}: expected the manifest of a round ({_SCHEMA}); {error}") from error
+    if result.contract_sha256 != contract.sha256:
+        raise DaggerError(
+            f"{path}: expected a round under contract {contract.sha256[:12]} ({contract.name}), "
+            f"found {result.contract_sha256[:12]} ({result.contract}); they do not mix"
+        )
+    return result
+
+
+def manifest_sha256(folder: Path) -> str:
+    """Hash of a round's manifest, which holds the hashes of its bags."""
+    return _sha256(folder / _MANIFEST)
+
+
+def labelled_frames(
+    folders: Sequence[Path], contract: Contract
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """What is learned from: observations with an expert's label, of the episodes in the train split.
+
+    Args:
+        folders: Finished rounds.
+        contract: Of all of them.
+
+    Returns:
+        (N, O) observations and (N, A) expert actions, float64, in the contract's order and units.
+
+    Raises:
+        DaggerError: If a round is not finished, or a bag is not the one that its manifest names.
+    """
+    layout = RowLayout(contract)
+    parts = []
+    for folder in folders:
+        for entry in load_round(folder, contract).episodes:
+            if entry.split != "train":
+                continue
+            bag = episode_folder(folder, entry.episode) / BAG
+            for name, sha256 in entry.bag_sha256.items():
+                if not (bag / name).is_file() or _sha256(bag / name) != sha256:
+                    raise DaggerError(f"{bag / name}: expected the file that {_MANIFEST} names; it is gone or changed")
+            rows = read_rows(bag, layout)
+            parts.append(rows[rows["label_source"] == Label.EXPERT])
+    if not parts:
+        raise DaggerError(f"{folders[0].parent if folders else 'rounds'}: expected at least one episode to train on")
+    labelled = np.concatenate(parts)
+    return labelled["observation"], labelled["expert_action"]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+

@@ -1,0 +1,230 @@
+"""aggregator: records each episode as a bag, and says when one begins and ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from rclpy.serialization import deserialize_message
+
+from dagger_ros.contract import DaggerError, stamp_from_ns, stamp_ns
+from dagger_ros.dataset import BagWriter, EpisodeInfo, RecordedTopic, episode_folder, write_episode
+from dagger_ros.dataset.episode import BAG
+from dagger_ros.msg import EpisodeEvent, GateDecision, SimTick
+from dagger_ros.nodes.base import (
+    COMMAND_QOS,
+    EVENT_QOS,
+    LEVEL_ERROR,
+    LEVEL_OK,
+    RECORD_QOS,
+    ContractNode,
+    message_class,
+    run_node,
+    sensor_qos,
+)
+from dagger_ros.nodes.spin import poll
+from dagger_ros.srv import StartEpisode, StopEpisode
+
+__all__ = ["AggregatorNode", "main"]
+
+_GRAPH_TOPICS = {
+    "policy/action": "dagger_ros/msg/PolicyAction",
+    "expert/action": "dagger_ros/msg/ExpertAction",
+    "supervisor/decision": "dagger_ros/msg/GateDecision",
+    "episode": "dagger_ros/msg/EpisodeEvent",
+    "sim/tick": "dagger_ros/msg/SimTick",
+}
+
+
+class AggregatorNode(ContractNode):
+    """Takes the serialized messages of every topic of the graph and writes them, unread, into the open bag."""
+
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
+        super().__init__("aggregator", parameters, context)
+        out = self.parameter("out", "", "folder of the round that episodes are added to; needed")
+        self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
+        self._rule = self.parameter("rule", "hg", "rule of the round; stands in episode.json")
+        follow = self.parameter("follow_simulation", False, "begin and end episodes as the simulation does")
+        if not out:
+            self.destroy_node()
+            raise DaggerError("aggregator: expected the parameter 'out' (folder of the round), got nothing")
+        self._out = Path(out)
+        self._bag: BagWriter | None = None
+        self._episode, self._seed, self._started_ns = -1, -1, 0
+        self._sim_ns = 0
+        self._last_decision: bytes | None = None
+        self._problem = ""
+        self._follow = follow
+        self._events = self.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
+        self._event = EpisodeEvent(event=EpisodeEvent.IDLE, round=self._round, episode=-1, seed=-1)
+        self._topics = self._subscribe()
+        self.create_service(StartEpisode, "~/start_episode", self._on_start)
+        self.create_service(StopEpisode, "~/stop_episode", self._on_stop)
+        # Repeated: a bag that begins later, and a node that joins late, must see it too.
+        self.create_steady_timer(1.0, lambda: self._events.publish(self._event))
+
+    def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
+        """What is being recorded."""
+        if self._problem:
+            return LEVEL_ERROR, self._problem, {}
+        if self._bag is None:
+            return LEVEL_OK, "not recording", {"out": self._out}
+        return LEVEL_OK, f"recording episode {self._episode}", {"out": self._out, **self._bag.counts}
+
+    def shut_down(self) -> None:
+        """Finishes an open episode as a failed one: nothing recorded is lost, and nobody said that it succeeded."""
+        if self._bag is not None:
+            self.stop(success=False, failure="", metric=math.nan)
+
+    def start(self, seed: int) -> int:
+        """Opens the bag of a new episode.
+
+        Returns:
+            Its index within the round.
+
+        Raises:
+            DaggerError: If one is open, or the folder cannot be written.
+        """
+        if self._bag is not None:
+            raise DaggerError(f"episode {self._episode} is being recorded; stop it first")
+        episodes = self._out / "episodes"
+        self._episode = len([p for p in episodes.iterdir() if p.name.isdigit()]) if episodes.is_dir() else 0
+        self._seed, self._started_ns = seed, self._now_ns()
+        self._bag = BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, _definitions())
+        self._last_decision = None
+        self._announce(EpisodeEvent.STARTED)
+        return self._episode
+
+    def stop(self, *, success: bool, failure: str, metric: float, discard: bool = False) -> None:
+        """Finishes the bag and writes episode.json beside it.
+
+        Raises:
+            DaggerError: If none is open, or the failure is not one of the contract's.
+        """
+        if self._bag is None:
+            raise DaggerError("no episode is being recorded")
+        if failure and failure not in self.contract.task.failure_labels:
+            labels = ", ".join(self.contract.task.failure_labels)
+            raise DaggerError(f"failure: expected one of {labels}, got {failure!r}")
+        poll(self)
+        bag, self._bag = self._bag, None
+        if discard or self._last_decision is None:
+            bag.discard()
+            self._announce(EpisodeEvent.DISCARDED)
+            return
+        bag.close()
+        decision = deserialize_message(self._last_decision, GateDecision)
+        info = EpisodeInfo(
+            round=self._round,
+            episode=self._episode,
+            seed=self._seed,
+            rule=self._rule,
+            contract_sha256=self.contract.sha256,
+            policy=decision.policy,
+            policy_sha256=decision.policy_sha256,
+            operator_id=decision.operator_id,
+            started_ns=self._started_ns,
+            finished_ns=self._now_ns(),
+            success=success,
+            failure=failure,
+            metric=None if math.isnan(metric) else metric,
+            messages=bag.counts,
+        )
+        write_episode(episode_folder(self._out, self._episode), info)
+        self._announce(EpisodeEvent.FINISHED, success=success, failure=failure, metric=metric)
+
+    def _subscribe(self) -> dict[str, RecordedTopic]:
+        # First, so that the time of a lockstep tick is known before its messages are written.
+        if self.lockstep or self._follow:
+            self.create_subscription(SimTick, "sim/tick", self._on_tick, RECORD_QOS)
+        contract = self.contract
+        topics = {s.topic: s.type for s in contract.streams.values()}
+        topics |= {camera.topic: camera.type for camera in contract.cameras.values()}
+        observed = set(topics)
+        topics |= {contract.action.topic: contract.action.type, **_GRAPH_TOPICS}
+        recorded = {}
+        for topic, type_ in topics.items():
+            qos = RECORD_QOS
+            if topic in observed:
+                qos = sensor_qos(lockstep=self.lockstep)
+            elif topic == "episode":
+                qos = EVENT_QOS
+            self.create_subscription(message_class(type_), topic, partial(self._record, topic), qos, raw=True)
+            recorded[topic] = RecordedTopic(type_, reliable=topic not in observed, latched=topic == "episode")
+        return recorded
+
+    def _record(self, topic: str, data: bytes) -> None:
+        if topic == "supervisor/decision":
+            self._last_decision = data
+        if self._bag is None:
+            return
+        try:
+            self._bag.write(topic, self._now_ns(), data)
+        except OSError as error:
+            self._problem = f"recording stopped: {error.strerror}; episode {self._episode} is not whole"
+            self.get_logger().error(self._problem)
+            self._bag.abandon()
+            self._bag = None
+            self._announce(EpisodeEvent.DISCARDED)
+
+    def _on_tick(self, tick: Any) -> None:
+        self._sim_ns = stamp_ns(tick.header.stamp)
+        if not self._follow:
+            return
+        if tick.start and self._bag is None:
+            self.start(tick.seed)
+        elif tick.done and self._bag is not None:
+            self.stop(success=tick.success, failure=tick.failure, metric=tick.metric)
+
+    def _on_start(self, request: Any, response: Any) -> Any:
+        try:
+            response.episode = self.start(request.seed)
+            response.success, response.message = True, f"recording episode {self._episode}"
+        except DaggerError as error:
+            response.success, response.message, response.episode = False, str(error), -1
+        return response
+
+    def _on_stop(self, request: Any, response: Any) -> Any:
+        try:
+            self.stop(
+                success=request.success, failure=request.failure, metric=request.metric, discard=request.discard
+            )
+            response.success, response.message = True, f"episode {self._episode} finished"
+        except DaggerError as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def _announce(self, event: int, *, success: bool = False, failure: str = "", metric: float = math.nan) -> None:
+        self._event = EpisodeEvent(
+            event=event,
+            round=self._round,
+            episode=self._episode,
+            seed=self._seed,
+            success=success,
+            failure=failure,
+            metric=metric,
+        )
+        stamp_from_ns(self._event.header.stamp, self._now_ns())
+        self._events.publish(self._event)
+
+    def _now_ns(self) -> int:
+        return self._sim_ns if self.lockstep else self.robot_ns()
+
+
+def _definitions() -> dict[str, str]:
+    """Text of the .msg file of every type of this package that is recorded."""
+    folder = Path(get_package_share_directory("dagger_ros")) / "msg"
+    return {type_: (folder / f"{type_.rpartition('/')[2]}.msg").read_text() for type_ in _GRAPH_TOPICS.values()}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the node."""
+    run_node(AggregatorNode, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What every node has: the contract, its parameters, diagnostics once a second, and one way to run and to end."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from dagger_ros.contract import DaggerError, RowLayout, load_contract
+
+__all__ = [
+    "COMMAND_QOS",
+    "EVENT_QOS",
+    "LEVEL_ERROR",
+    "LEVEL_OK",
+    "LEVEL_WARN",
+    "RECORD_QOS",
+    "ContractNode",
+    "message_class",
+    "new_message",
+    "run_node",
+    "sensor_qos",
+]
+
+# One value in flight: an older command is worth nothing once a newer one is there.
+COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# Every tick counts: deep enough for 10 s of ticks at 100 Hz.
+RECORD_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+EVENT_QOS = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+LEVEL_OK, LEVEL_WARN, LEVEL_ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+def sensor_qos(*, lockstep: bool) -> QoSProfile:
+    """For observations: best effort on a robot, where a late value is useless; reliable where every tick waits."""
+    policy = ReliabilityPolicy.RELIABLE if lockstep else ReliabilityPolicy.BEST_EFFORT
+    return QoSProfile(depth=10, reliability=policy)
+
+
+def message_class(type_name: str) -> Any:
+    """The Python class of a message type such as `sensor_msgs/msg/Imu`."""
+    package, kind, name = type_name.split("/")
+    return getattr(importlib.import_module(f"{package}.{kind}"), name)
+
+
+def new_message(type_name: str, *, period_ns: int) -> Any:
+    """An empty message that a `TopicWriter` can fill; a trajectory gets its one point, due in one period."""
+    message = message_class(type_name)()
+    if type_name == "trajectory_msgs/msg/JointTrajectory":
+        point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")()
+        point.time_from_start.sec, point.time_from_start.nanosec = divmod(period_ns, 1_000_000_000)
+        message.points = [point]
+    return message
+
+
+class ContractNode(Node):  # type: ignore[misc]
+    """A node of one contract.
+
+    Args:
+        name: Of the node.
+        parameters: Override what was given on the command line; for graphs in one process.
+        context: Of rclpy; None: the default one.
+
+    Raises:
+        DaggerError: If a parameter is missing or the contract is not valid.
+    """
+
+    def __init__(
+        self, name: str, parameters: Mapping[str, Any] | None = None, context: rclpy.context.Context | None = None
+    ) -> None:
+        overrides = [Parameter(key, value=value) for key, value in (parameters or {}).items()]
+        super().__init__(name, context=context, parameter_overrides=overrides)
+        path = self.parameter("contract", "", "task contract, a YAML file; needed")
+        if not path:
+            self.destroy_node()
+            raise DaggerError(
+                f"{name}: expected the parameter 'contract' (a YAML file), got nothing; "
+                "give it with --ros-args -p contract:=FILE"
+            )
+        self.contract_path = path
+        self.contract = load_contract(path)
+        self.layout = RowLayout(self.contract)
+        self.period_ns = self.contract.timing.period_ns
+        self.lockstep = self.parameter(
+            "lockstep", False, "run by the ticks of the simulation, as fast as they come, instead of by the clock"
+        )
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+
+    def parameter(self, name: str, default: Any, description: str) -> Any:
+        """Declares a read-only parameter and gives its value."""
+        descriptor = ParameterDescriptor(description=description, read_only=True)
+        return self.declare_parameter(name, default, descriptor).value
+
+    def monotonic_ns(self) -> int:
+        """Time on the clock that never jumps, ns."""
+        return int(self._steady.now().nanoseconds)
+
+    def robot_ns(self) -> int:
+        """Time on the robot's clock (simulated where `use_sim_time` is set), ns."""
+        return int(self.get_clock().now().nanoseconds)
+
+    def create_steady_timer(self, period_s: float, callback: Callable[[], None]) -> Any:
+        """A timer that follows no simulated clock."""
+        return self.create_timer(period_s, callback, clock=self._steady)
+
+    def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
+        """How the node is: level, one line in words, values. Overridden by each node."""
+        return LEVEL_OK, "running", {}
+
+    def shut_down(self) -> None:
+        """Called once before the node goes, while it can still publish."""
+
+    def _publish_diagnostics(self) -> None:
+        level, message, values = self.verdict()
+        status = DiagnosticStatus(
+            level=level,
+            name=f"{self.get_fully_qualified_name()}",
+            hardware_id=self.contract.robot.body,
+            message=message,
+            values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None) -> None:
+    """Runs a node until it is told to end: SIGINT, SIGTERM or shutdown of the context.
+
+    Exits with 2 after one sentence on stderr if the node cannot start because of the user's input.
+    """
+    rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    stop = _stop_on_signals()
+    try:
+        node = make()
+    except DaggerError as error:
+        print(error, file=sys.stderr)
+        rclpy.try_shutdown()
+        raise SystemExit(2) from None
+    executor = rclpy.executors.SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok() and not stop():
+            executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        pass
+    finally:
+        if rclpy.ok():
+            node.shut_down()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """Lets a signal end the loop instead of the context, so that a last command can still go out."""
+    import signal
+
+    received: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda signum, _frame: received.append(signum))
+    return lambda: bool(received)

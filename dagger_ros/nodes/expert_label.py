@@ -1,0 +1,112 @@
+"""expert_label: observations in, the expert's action and intent out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import ExpertIntent, read_decision, stamp_from_ns
+from dagger_ros.control import newest_observation_ns
+from dagger_ros.expert import Labeller
+from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, SimTick
+from dagger_ros.nodes.base import COMMAND_QOS, EVENT_QOS, LEVEL_OK, LEVEL_WARN, RECORD_QOS, ContractNode, run_node
+from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.sim.experts import LABELLERS, make_labeller
+
+__all__ = ["ExpertLabelNode", "main"]
+
+
+class ExpertLabelNode(ContractNode):
+    """Labels whenever every stream brought something new, or at each tick of a lockstep simulation."""
+
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
+        super().__init__("expert_label", parameters, context)
+        kind = self.parameter("expert", "scripted", f"who labels: {', '.join(LABELLERS)}")
+        self._labeller: Labeller = make_labeller(kind, self.contract)
+        self._row, self._previous = self.layout.new(2)
+        self._has_previous = False
+        self._observations = ObservationInput(self, self._on_message)
+        self._tick: Any = None
+        self._labels = 0
+        self._intent = ExpertIntent()
+        self._publisher = self.create_publisher(ExpertAction, "expert/action", COMMAND_QOS)
+        self._message = ExpertAction(
+            contract_sha256=self.contract.sha256, operator_id=self._labeller.operator_id, tick=-1
+        )
+        self._message.action = [0.0] * self.layout.action_size
+        self._action = np.asarray(self._message.action)
+        self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, RECORD_QOS)
+        if self.lockstep:
+            self.create_subscription(SimTick, "sim/tick", self._on_tick, RECORD_QOS)
+        else:
+            self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
+            self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
+
+    def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
+        """Whether it labels, and whether the expert has control."""
+        count, self._labels = self._labels, 0
+        values = {"operator_id": self._labeller.operator_id, "actions_per_s": count}
+        if count == 0:
+            return LEVEL_WARN, "no action in the last second: no new observations", values
+        return LEVEL_OK, "the expert has control" if self._intent.takeover else "the expert watches", values
+
+    def _on_tick(self, tick: Any) -> None:
+        self._tick = None if tick.done else tick
+        if tick.start:
+            self._start_episode(tick.seed)
+        self._on_message()
+
+    def _on_episode(self, event: Any) -> None:
+        if event.event == EpisodeEvent.STARTED:
+            self._start_episode(event.seed)
+
+    def _start_episode(self, seed: int) -> None:
+        self._has_previous = False
+        self._labeller.start_episode(max(seed, 0))
+
+    def _on_decision(self, decision: Any) -> None:
+        self._has_previous = read_decision(decision, self._previous)
+        self._on_message()
+
+    def _on_message(self) -> None:
+        if not self.lockstep:
+            if self._observations.all_fresh():
+                self._label()
+            return
+        tick = self._tick
+        if tick is None or not self._observations.complete(tick):
+            return
+        # What the operator does depends on the tick before: wait for its decision.
+        if not tick.start and not (self._has_previous and int(self._previous["tick"]) == tick.tick - 1):
+            return
+        self._tick = None
+        self._has_previous = self._has_previous and not tick.start
+        self._observations.take_tick(tick)
+        self._message.tick = tick.tick
+        self._label()
+
+    def _on_timer(self) -> None:
+        if self._observations.any_fresh():
+            self._label()
+
+    def _label(self) -> None:
+        self._observations.fill(self._row)
+        previous = self._previous if self._has_previous else None
+        self._intent = intent = self._labeller.label(self._row, previous, self._action)
+        message = self._message
+        message.label, message.takeover, message.resume = intent.label, intent.takeover, intent.resume
+        message.reason = int(intent.reason)
+        stamp_from_ns(message.header.stamp, newest_observation_ns(self._row))
+        self._publisher.publish(message)
+        self._labels += 1
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the node."""
+    run_node(ExpertLabelNode, args)
+
+
+if __name__ == "__main__":
+    main()

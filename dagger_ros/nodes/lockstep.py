@@ -1,0 +1,150 @@
+"""The whole graph in one process, in lockstep with the simulation: how rounds are collected in simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+
+from dagger_ros.contract import DaggerError
+from dagger_ros.nodes.aggregator import AggregatorNode
+from dagger_ros.nodes.base import ContractNode
+from dagger_ros.nodes.expert_label import ExpertLabelNode
+from dagger_ros.nodes.mujoco_bridge import MujocoBridgeNode
+from dagger_ros.nodes.policy import PolicyNode
+from dagger_ros.nodes.spin import poll
+from dagger_ros.nodes.supervisor import SupervisorNode
+from dagger_ros.sim.experts import labeller_of_rule
+from dagger_ros.sim.plant import TaskStatus
+
+__all__ = ["LockstepGraph", "collect_round"]
+
+
+class LockstepGraph:
+    """Bridge, policy, expert, supervisor and aggregator on real topics, run by polling them in turn.
+
+    Args:
+        contract_path: The task contract.
+        rule: Rule of the round.
+        round_index: Number of the round.
+        beta: Schedule of rule `dagger`.
+        policy: Folder of a checkpoint; None: no policy node.
+        out: Folder of the round; None: nothing is recorded.
+        expert: Whether there is an expert node.
+        perturbation: Settings of `Perturbation` by name.
+    """
+
+    def __init__(
+        self,
+        contract_path: str | Path,
+        *,
+        rule: str,
+        round_index: int,
+        beta: str = "indicator",
+        policy: Path | None = None,
+        out: Path | None = None,
+        expert: bool = True,
+        perturbation: dict[str, float] | None = None,
+    ) -> None:
+        common = {"contract": str(contract_path), "lockstep": True}
+        self._context = rclpy.context.Context()
+        rclpy.init(context=self._context, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+        self._nodes: list[ContractNode] = []
+        try:
+            settings = {f"perturbation.{name}": value for name, value in (perturbation or {}).items()}
+            self._bridge = self._add(MujocoBridgeNode, common | settings)
+            if policy is not None:
+                self._add(PolicyNode, common | {"policy": str(policy)})
+            if expert:
+                self._add(ExpertLabelNode, common | {"expert": labeller_of_rule(rule, round_index)})
+            waits = {"wait_for_policy": policy is not None, "wait_for_expert": expert}
+            about = {"rule": rule, "round": round_index}
+            self._add(SupervisorNode, common | waits | about | {"beta": beta, "auto_arm": True})
+            self._aggregator: AggregatorNode | None = None
+            if out is not None:
+                self._aggregator = self._add(AggregatorNode, common | about | {"out": str(out)})
+        except DaggerError:
+            self.close()
+            raise
+
+    def run_episode(self, seed: int) -> TaskStatus:
+        """Runs and records one episode.
+
+        Args:
+            seed: Of the initial state and of everything random.
+
+        Returns:
+            How the task ended.
+
+        Raises:
+            DaggerError: If the graph stands still: a node did not answer.
+        """
+        aggregator = self._aggregator
+        if aggregator is not None:
+            aggregator.start(seed)
+            self._poll()
+        self._bridge.reset(seed)
+        while self._bridge.status is None or not self._bridge.status.done:
+            if self._poll() == 0:
+                raise DaggerError(f"the graph stands still at tick {self._bridge.plant.tick}: a node does not answer")
+        self._poll()
+        status: TaskStatus = self._bridge.status
+        if aggregator is not None:
+            aggregator.stop(success=status.success, failure=status.failure, metric=status.metric)
+        return status
+
+    def close(self) -> None:
+        """Ends every node."""
+        for node in self._nodes:
+            node.destroy_node()
+        self._context.try_shutdown()
+
+    def __enter__(self) -> LockstepGraph:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _poll(self) -> int:
+        return sum(poll(node) for node in self._nodes)
+
+    def _add(self, make: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+        node = make(parameters, self._context)
+        self._nodes.append(node)
+        return node
+
+
+def collect_round(
+    contract_path: Path,
+    folder: Path,
+    *,
+    rule: str,
+    round_index: int,
+    beta: str,
+    policy: Path | None,
+    seeds: Sequence[int],
+    on_episode: Callable[[TaskStatus], bool],
+) -> int:
+    """Records the episodes of one round; see `dagger_ros.dagger.Collect`.
+
+    Args:
+        contract_path: The task contract.
+        folder: Of the round.
+        rule: Of the run.
+        round_index: Number of the round.
+        beta: Schedule of rule `dagger`.
+        policy: Folder of the checkpoint that drives; None in round 0.
+        seeds: One for each episode.
+        on_episode: Called after each one.
+
+    Returns:
+        How many episodes were recorded.
+    """
+    with LockstepGraph(
+        contract_path, rule=rule, round_index=round_index, beta=beta, policy=policy, out=folder
+    ) as graph:
+        for seed in seeds:
+            on_episode(graph.run_episode(seed))
+    return len(seeds)

@@ -1,0 +1,209 @@
+"""mujoco_bridge: commands in, observations out; stands for the robot and its driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from rosgraph_msgs.msg import Clock
+from std_srvs.srv import SetBool
+
+from dagger_ros.contract import NEVER_NS, StreamReader, TopicWriter, stamp_from_ns
+from dagger_ros.msg import SimTick
+from dagger_ros.nodes.base import (
+    COMMAND_QOS,
+    LEVEL_OK,
+    LEVEL_WARN,
+    RECORD_QOS,
+    ContractNode,
+    message_class,
+    new_message,
+    run_node,
+    sensor_qos,
+)
+from dagger_ros.sim import Perturbation, TaskStatus, load_plant
+from dagger_ros.srv import ResetSim
+
+__all__ = ["MujocoBridgeNode", "main"]
+
+# In lockstep without commands: how long the bridge waits, by the wall clock, before it moves on as a driver that
+# was left alone would. Far above the time that a tick takes, so that it never decides a healthy run.
+_LOCKSTEP_PATIENCE_S = 5.0
+
+
+class MujocoBridgeNode(ContractNode):
+    """Real time: a timer steps the plant with the newest command. Lockstep: the command of a tick steps it.
+
+    Either way the plant stops by itself when no command came for the contract's driver timeout.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
+        super().__init__("mujoco_bridge", parameters, context)
+        seed = self.parameter("seed", -1, "seed of the first episode; -1: wait for the service ~/reset")
+        repeat = self.parameter("repeat", False, "start a new episode, with the next seed, when one is over")
+        settings = {
+            item.name: self.parameter(f"perturbation.{item.name}", item.default, f"see Perturbation.{item.name}")
+            for item in fields(Perturbation)
+        }
+        self.plant = load_plant(self.contract, self.contract_path, Perturbation(**settings))
+        self._repeat = repeat
+        self._paused = False
+        self._seed = -1
+        self._status: TaskStatus | None = None
+        self._start = False
+        self._waiting = False  # lockstep: observations are out, the command is not in
+        self._published_ns = 0  # monotonic
+        self._command_ns = NEVER_NS  # monotonic; when the last command came
+        self._driver_stopped = False
+        self._timeout_ns = round(self.contract.timing.driver_timeout_s * 1e9)
+        contract, action = self.contract, self.contract.action
+        self._newest_ns = [NEVER_NS] * len(contract.streams)
+        self._writers, self._topic_publishers = {}, {}
+        for topic in contract.topics:
+            parts = [s for s in contract.streams.values() if s.topic == topic]
+            message = new_message(parts[0].type, period_ns=self.period_ns)
+            self._describe(topic, message)
+            self._writers[topic] = TopicWriter(parts, message)
+            self._topic_publishers[topic] = self.create_publisher(type(message), topic, sensor_qos(lockstep=True))
+        self._clock_publisher = self.create_publisher(Clock, "/clock", COMMAND_QOS)
+        self._ticks = self.create_publisher(SimTick, "sim/tick", RECORD_QOS)
+        self._reader = StreamReader(action)
+        self._action = np.zeros(self.layout.action_size)
+        self.create_subscription(message_class(action.type), action.topic, self._on_command, COMMAND_QOS)
+        self.create_service(ResetSim, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/pause", self._on_pause)
+        if self.lockstep:
+            self.create_steady_timer(0.5, self._on_patience)
+        else:
+            self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
+        if seed >= 0:
+            self.reset(seed)
+
+    @property
+    def status(self) -> TaskStatus | None:
+        """How the task stands; None before the first episode."""
+        return self._status
+
+    def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
+        """How the task stands and whether commands come."""
+        status = self._status
+        if status is None:
+            return LEVEL_WARN, "waits for ~/reset with a seed", {}
+        values = {"seed": self._seed, "tick": self.plant.tick, "metric": status.metric, "success": status.success}
+        if self._driver_stopped:
+            return LEVEL_WARN, f"stopped by itself: no command for {self._timeout_ns * 1e-9:g} s", values
+        words = "paused" if self._paused else ("episode over" if status.done else "running")
+        return LEVEL_OK, words, values
+
+    def reset(self, seed: int) -> None:
+        """Starts an episode."""
+        self._seed, self._start = seed, True
+        self._status = self.plant.reset(seed)
+        self._command_ns, self._driver_stopped = NEVER_NS, False
+        self._newest_ns = [NEVER_NS] * len(self._newest_ns)
+        if self.lockstep:
+            self._publish_tick()
+
+    def step(self, action: np.ndarray[Any, Any] | None) -> None:
+        """One control period with this command; None: as a driver that was left alone."""
+        self._waiting = False
+        self._driver_stopped = action is None
+        self._status = self.plant.step(action)
+        if self._status.done and self._repeat:
+            self._publish_tick()
+            self.reset(self._seed + 1)
+        elif self.lockstep:
+            self._publish_tick()
+
+    def _publish_tick(self) -> None:
+        """Observations of this tick (none once the episode is over), clock, and what closes the set."""
+        status, plant = self._status, self.plant
+        if status is None:
+            return
+        if not status.done:
+            for sample in plant.observe():
+                message = self._writers[sample.topic].fill([v for _, v in sample.values], sample.stamp_ns)
+                self._topic_publishers[sample.topic].publish(message)
+                for index, _ in sample.values:
+                    self._newest_ns[index] = sample.stamp_ns
+        clock = Clock()
+        stamp_from_ns(clock.clock, plant.time_ns)
+        self._clock_publisher.publish(clock)
+        tick = SimTick(
+            tick=plant.tick,
+            seed=self._seed,
+            start=self._start,
+            stamp_ns=self._newest_ns,
+            done=status.done,
+            success=status.success,
+            failure=status.failure,
+            metric=status.metric,
+            progress=status.progress,
+            driver_stopped=self._driver_stopped,
+        )
+        tick.header.stamp = clock.clock
+        self._start = False
+        self._waiting = not status.done
+        self._published_ns = self.monotonic_ns()
+        self._ticks.publish(tick)
+
+    def _on_command(self, message: Any) -> None:
+        if not self._reader.read(message, self._action) or not np.isfinite(self._action).all():
+            return  # as a driver would: what it cannot read it does not do
+        self._command_ns = self.monotonic_ns()
+        if self.lockstep and self._waiting and not self._paused:
+            self.step(self._action)
+
+    def _on_timer(self) -> None:
+        if self._status is None or self._paused or (self._status.done and not self._repeat):
+            self._publish_idle()
+            return
+        if not self._start:
+            alive = self._command_ns != NEVER_NS and self.monotonic_ns() - self._command_ns <= self._timeout_ns
+            self.step(self._action if alive else None)
+        self._publish_tick()
+
+    def _publish_idle(self) -> None:
+        """Keeps the last state visible while nothing moves."""
+        if self._status is not None and not self._paused:
+            self._publish_tick()
+
+    def _on_patience(self) -> None:
+        if self._waiting and self.monotonic_ns() - self._published_ns > _LOCKSTEP_PATIENCE_S * 1e9:
+            self.step(None)
+
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        if request.seed < 0:
+            response.success, response.message = False, f"expected a seed >= 0, got {request.seed}"
+            return response
+        self.reset(request.seed)
+        response.success, response.message = True, f"episode with seed {request.seed}"
+        return response
+
+    def _on_pause(self, request: Any, response: Any) -> Any:
+        self._paused = request.data
+        response.success, response.message = True, "paused" if request.data else "running"
+        if self.lockstep and not request.data and self._waiting:
+            self._publish_tick()
+        return response
+
+    def _describe(self, topic: str, message: Any) -> None:
+        """Fills what never changes in a message and what other tools need: the angles of a scan."""
+        simulation = self.contract.simulation
+        for name, stream in self.contract.streams.items():
+            source = simulation.sources[name] if simulation else None
+            if stream.topic == topic and source is not None and source.kind == "lidar":
+                message.angle_min, message.angle_max = source.angle_min_rad, source.angle_max_rad
+                message.angle_increment = (source.angle_max_rad - source.angle_min_rad) / (len(stream.dimensions) - 1)
+                message.range_max = source.range_max_m
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the node."""
+    run_node(MujocoBridgeNode, args)
+
+
+if __name__ == "__main__":
+    main()

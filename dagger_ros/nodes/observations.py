@@ -1,0 +1,92 @@
+"""Subscribes to the observation topics of a contract and keeps their newest values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import NEVER_NS, Row, StreamReader, stamp_ns
+from dagger_ros.control import NewestStreams
+from dagger_ros.nodes.base import ContractNode, message_class, sensor_qos
+from dagger_ros.supervisor import Reason
+
+__all__ = ["ObservationInput"]
+
+
+class ObservationInput:
+    """The observations as one node receives them.
+
+    In lockstep they count as received at the tick that closes their set, so that every process sees the same.
+
+    Args:
+        node: Subscribes.
+        on_message: Called after each message.
+    """
+
+    def __init__(self, node: ContractNode, on_message: Callable[[], None]) -> None:
+        self._node = node
+        self._on_message = on_message
+        self._newest = NewestStreams(node.layout)
+        self._waiting: list[tuple[int, Any, int]] = []
+        self._malformed: set[int] = set()
+        self._fresh_topics: set[str] = set()
+        contract = node.contract
+        self._readers = [StreamReader(s) for s in contract.streams.values()]
+        self._latest_ns = [NEVER_NS] * len(self._readers)
+        self._topics = contract.topics
+        for topic in contract.topics:
+            indices = [i for i, s in enumerate(contract.streams.values()) if s.topic == topic]
+            type_ = next(s.type for s in contract.streams.values() if s.topic == topic)
+            node.create_subscription(
+                message_class(type_), topic, partial(self._receive, topic, indices), sensor_qos(lockstep=node.lockstep)
+            )
+
+    def complete(self, tick: Any) -> bool:
+        """Whether all that a SimTick says was published has come."""
+        return all(have >= wanted for have, wanted in zip(self._latest_ns, tick.stamp_ns, strict=True))
+
+    def all_fresh(self) -> bool:
+        """Whether every topic brought something since the last `fill`."""
+        return len(self._fresh_topics) == len(self._topics)
+
+    def any_fresh(self) -> bool:
+        """Whether any topic brought something since the last `fill`."""
+        return bool(self._fresh_topics)
+
+    def take_tick(self, tick: Any) -> None:
+        """In lockstep: takes what came for a tick; at the start of an episode forgets what was there before."""
+        if tick.start:
+            self._newest.clear()
+            self._malformed.clear()
+        time_ns = stamp_ns(tick.header.stamp)
+        for index, values, stamp in self._waiting:
+            self._newest.put(index, values, stamp, time_ns)
+        self._waiting.clear()
+
+    def fill(self, row: Row) -> None:
+        """Writes the newest values into a row, and the reason for a message that lacked a field."""
+        self._newest.fill(row)
+        if self._malformed:
+            row["reasons"] |= np.uint64(Reason.OBSERVATION_SIZE)
+        self._fresh_topics.clear()
+
+    def _receive(self, topic: str, indices: list[int], message: Any) -> None:
+        for index in indices:
+            reader = self._readers[index]
+            values = np.empty(reader.size)
+            if reader.read(message, values):
+                self._malformed.discard(index)
+            else:
+                self._malformed.add(index)
+                values[:] = np.nan
+            stamp = reader.stamp_ns(message, self._node.robot_ns())
+            if self._node.lockstep:
+                self._waiting.append((index, values, stamp))
+            else:
+                self._newest.put(index, values, stamp, self._node.monotonic_ns())
+            self._latest_ns[index] = max(self._latest_ns[index], stamp)
+        self._fresh_topics.add(topic)
+        self._on_message()

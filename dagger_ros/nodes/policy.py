@@ -1,0 +1,89 @@
+"""policy: observations in, the policy's proposal out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import stamp_from_ns
+from dagger_ros.control import newest_observation_ns
+from dagger_ros.msg import PolicyAction, SimTick
+from dagger_ros.nodes.base import COMMAND_QOS, LEVEL_OK, LEVEL_WARN, RECORD_QOS, ContractNode, run_node
+from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.policy import load_checkpoint
+
+__all__ = ["PolicyNode", "main"]
+
+
+class PolicyNode(ContractNode):
+    """Proposes an action whenever every stream brought something new, or at each tick of a lockstep simulation."""
+
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
+        super().__init__("policy", parameters, context)
+        folder = self.parameter("policy", "", "folder with policy.json and weights.safetensors; needed")
+        self._about, self._network = load_checkpoint(folder, self.contract)
+        self._row = self.layout.new(1)[0]
+        self._observations = ObservationInput(self, self._on_message)
+        self._tick: Any = None
+        self._proposals = 0
+        self._publisher = self.create_publisher(PolicyAction, "policy/action", COMMAND_QOS)
+        self._message = PolicyAction(
+            contract_sha256=self.contract.sha256,
+            policy=self._about.name,
+            policy_sha256=self._about.weights_sha256,
+            round=self._about.round,
+            tick=-1,
+        )
+        self._message.action = [0.0] * self.layout.action_size
+        self._action = np.asarray(self._message.action)
+        if self.lockstep:
+            self.create_subscription(SimTick, "sim/tick", self._on_tick, RECORD_QOS)
+        else:
+            # A stream slower than the control rate must not hold the others up.
+            self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
+
+    def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
+        """Whether it proposes."""
+        count, self._proposals = self._proposals, 0
+        values = {"policy": self._about.name, "policy_sha256": self._about.weights_sha256, "proposals_per_s": count}
+        if count == 0:
+            return LEVEL_WARN, "no proposal in the last second: no new observations", values
+        return LEVEL_OK, f"{self._about.name} proposes", values
+
+    def _on_tick(self, tick: Any) -> None:
+        self._tick = None if tick.done else tick
+        self._on_message()
+
+    def _on_message(self) -> None:
+        if not self.lockstep:
+            if self._observations.all_fresh():
+                self._propose()
+            return
+        tick = self._tick
+        if tick is not None and self._observations.complete(tick):
+            self._tick = None
+            self._observations.take_tick(tick)
+            self._message.tick = tick.tick
+            self._propose()
+
+    def _on_timer(self) -> None:
+        if self._observations.any_fresh():
+            self._propose()
+
+    def _propose(self) -> None:
+        self._observations.fill(self._row)
+        self._message.doubt = self._network.act(self._row["observation"], self._action)
+        stamp_from_ns(self._message.header.stamp, newest_observation_ns(self._row))
+        self._publisher.publish(self._message)
+        self._proposals += 1
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the node."""
+    run_node(PolicyNode, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""A MuJoCo model as a plant, under one contract."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dagger_ros.contract import Contract, DaggerError, Interface, RowLayout
+from dagger_ros.sim.actuation import make_actuator
+from dagger_ros.sim.perturbation import Perturbation
+from dagger_ros.sim.plant import Sample, TaskStatus, Vector
+from dagger_ros.sim.sources import make_source
+from dagger_ros.sim.tasks import TASKS, Task
+
+__all__ = ["MujocoPlant", "load_plant"]
+
+# Keeps the draws of sensors and actuators apart from those of the initial state.
+_NOISE_STREAM = 3
+
+
+def load_plant(contract: Contract, contract_path: str | Path, perturbation: Perturbation | None = None) -> MujocoPlant:
+    """The plant of a contract's `simulation` section.
+
+    Args:
+        contract: A loaded contract.
+        contract_path: Its file; the model's path is relative to it.
+        perturbation: What to make worse; None: nothing.
+
+    Raises:
+        DaggerError: If there is no such section, the model is missing or broken, or it lacks a named element.
+    """
+    simulation = contract.simulation
+    if simulation is None:
+        raise DaggerError(f"{contract_path}: expected a section 'simulation' to simulate this contract; it has none")
+    if simulation.task not in TASKS:
+        raise DaggerError(f"{contract_path}: simulation.task: expected one of {', '.join(TASKS)}, got {simulation.task}")
+    path = (Path(contract_path).parent / simulation.model).resolve()
+    if not path.is_file():
+        raise DaggerError(f"{contract_path}: simulation.model: expected an MJCF file at {path}; there is none")
+    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+        task = TASKS[simulation.task](contract)
+        task.edit(spec)
+        model = spec.compile()
+    except ValueError as error:
+        raise DaggerError(f"{path}: expected an MJCF model that compiles; {error}") from error
+    return MujocoPlant(contract, model, task, path, perturbation or Perturbation())
+
+
+class MujocoPlant:
+    """Steps the model by control periods. See `Plant`; make it with `load_plant`."""
+
+    def __init__(
+        self, contract: Contract, model: Any, task: Task, path: Path, perturbation: Perturbation
+    ) -> None:
+        simulation = contract.simulation
+        assert simulation is not None  # noqa: S101 (load_plant checked)
+        self.contract, self.model, self.data = contract, model, mujoco.MjData(model)
+        self.time_ns, self.tick = 0, 0
+        self.task = task
+        self._period_ns = contract.timing.period_ns
+        self._substeps = round(self._period_ns * 1e-9 / model.opt.timestep)
+        if self._substeps < 1 or abs(self._substeps * model.opt.timestep - self._period_ns * 1e-9) > 1e-9:
+            raise DaggerError(
+                f"{path}: expected a timestep that divides the control period of {self._period_ns * 1e-9:g} s, "
+                f"got {model.opt.timestep:g} s"
+            )
+        model.geom_friction[:] *= perturbation.friction
+        model.dof_damping[:] *= perturbation.friction
+        model.dof_frictionloss[:] *= perturbation.friction
+        task.attach(model, self.data, path)
+        self._actuator = make_actuator(simulation.actuation, contract, model, path)
+        streams = contract.streams
+        self._reads = [make_source(simulation.sources[n], n, s, model, path) for n, s in streams.items()]
+        layout = RowLayout(contract)
+        self._wire = [layout.wire_dtype(i) for i in range(len(streams))]
+        self._values = [np.zeros(len(s.dimensions)) for s in streams.values()]
+        scale = {n: (0.0 if s.privileged else s.resolution) for n, s in streams.items()}
+        added = {n: simulation.observation_noise.get(n, 0.0) for n in streams}
+        self._noise = [float(np.hypot(added[n], perturbation.observation_noise * scale[n])) for n in streams]
+        self._bias_scale = [perturbation.observation_bias * scale[n] for n in streams]
+        self._topics = [
+            (topic, [i for i, s in enumerate(streams.values()) if s.topic == topic]) for topic in contract.topics
+        ]
+        self._spared = {s.topic for s in streams.values() if s.privileged}
+        self._drop = perturbation.observation_drop
+        self._delay_ticks = self._ticks(perturbation.observation_delay_s)
+        self._action_delay_ticks = self._ticks(perturbation.action_delay_s)
+        self._gain = perturbation.actuator_gain
+        lag_s = simulation.actuator_lag_s + perturbation.actuator_lag_s
+        self._follow = 1.0 - np.exp(-model.opt.timestep / lag_s) if lag_s > 0 else 1.0
+        noise = [simulation.actuator_noise.get(n, 0.0) for n in contract.action.dimensions]
+        self._actuator_noise = np.array(noise)
+        self._holds_last = contract.action.interface is Interface.POSITION
+        self._rng = np.random.default_rng(0)
+        self._clear()
+
+    def reset(self, seed: int) -> TaskStatus:
+        """Draws a new initial state from the seed; the time goes on."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.task.reset(np.random.default_rng(seed))
+        mujoco.mj_forward(self.model, self.data)
+        self._rng = np.random.default_rng([seed, _NOISE_STREAM])
+        self._clear()
+        self._actuator.reset(self.model, self.data)
+        self._biases = [
+            self._rng.normal(0.0, scale, v.shape) if scale else 0.0
+            for scale, v in zip(self._bias_scale, self._values, strict=True)
+        ]
+        return self.task.status()
+
+    def observe(self) -> Sequence[Sample]:
+        """What is published at this tick; call it once a tick."""
+        samples = []
+        for topic, indices in self._topics:
+            sample = Sample(topic, self.time_ns, tuple((i, self._read(i)) for i in indices))
+            if topic in self._spared:
+                samples.append(sample)
+                continue
+            dropped = self._drop > 0 and self._rng.random() < self._drop
+            queue = self._delayed[topic]
+            queue.append(None if dropped else sample)
+            due = queue.popleft() if len(queue) > self._delay_ticks else None
+            if due is not None:
+                samples.append(due)
+        return samples
+
+    def step(self, action: Vector | None) -> TaskStatus:
+        """Moves on by one control period; without an action the robot stops as its interface defines it."""
+        if action is not None:
+            self._commands.append(action * self._gain)
+        elif not self._holds_last:
+            self._commands.append(np.zeros_like(self._actual))
+        if len(self._commands) > self._action_delay_ticks:
+            self._wanted = self._commands.popleft()
+        wanted = self._wanted
+        self._actuator.start_tick(self.model, self.data, wanted)
+        for _ in range(self._substeps):
+            disturbed = wanted
+            if self._actuator_noise.any():
+                disturbed = wanted + self._actuator_noise * self._rng.standard_normal(wanted.shape)
+            self._actual += self._follow * (disturbed - self._actual)
+            self._actuator.substep(self.model, self.data, self._actual)
+            mujoco.mj_step(self.model, self.data)
+        self.tick += 1
+        self.time_ns += self._period_ns
+        status = self.task.step()
+        if self.task.was_put_back:
+            mujoco.mj_forward(self.model, self.data)
+            self._actual[:] = 0.0
+            self._actuator.reset(self.model, self.data)
+        return status
+
+    def _read(self, index: int) -> Vector:
+        values = self._values[index]
+        self._reads[index](self.model, self.data, values)
+        noisy = values + self._biases[index]
+        if self._noise[index]:
+            noisy += self._rng.normal(0.0, self._noise[index], values.shape)
+        rounded: Vector = noisy.astype(self._wire[index]).astype(np.float64)
+        return rounded
+
+    def _clear(self) -> None:
+        size = len(self.contract.action.dimensions)
+        self._actual, self._wanted = np.zeros(size), np.zeros(size)
+        self._commands: deque[Vector] = deque()
+        self._delayed: dict[str, deque[Sample | None]] = {topic: deque() for topic, _ in self._topics}
+        self._biases: list[Any] = [0.0] * len(self._values)
+
+    def _ticks(self, time_s: float) -> int:
+        return round(time_s * 1e9 / self._period_ns)

@@ -1,0 +1,9 @@
+"""The tasks that ship: initial state, success, scripted expert and simulated operator of each."""
+
+from dagger_ros.sim.tasks.base import Task
+from dagger_ros.sim.tasks.lane import LaneTask
+from dagger_ros.sim.tasks.peg import PegTask
+
+__all__ = ["TASKS", "LaneTask", "PegTask", "Task"]
+
+TASKS: dict[str, type[PegTask] | type[LaneTask]] = {"peg": PegTask, "lane": LaneTask}

@@ -1,0 +1,54 @@
+"""What a task adds to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dagger_ros.contract import Contract, DaggerError
+from dagger_ros.expert import Expert, OperatorSettings
+from dagger_ros.sim.plant import TaskStatus
+
+__all__ = ["Task", "privileged_slice"]
+
+
+class Task(Protocol):
+    """Initial states, judgement, and who knows how to do it. `attach` comes before everything but `edit`."""
+
+    expert: Expert
+    operator: OperatorSettings
+    was_put_back: bool
+
+    def edit(self, spec: Any) -> None:
+        """Adds to the MjSpec what the task needs in the scene."""
+
+    def attach(self, model: Any, data: Any, path: Path) -> None:
+        """Takes the compiled MjModel and its MjData; `path` is the MJCF file, for messages."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draws the initial state into the MjData and starts counting."""
+
+    def step(self) -> TaskStatus:
+        """Judges after one control period. May put the robot back; `was_put_back` then says so."""
+
+    def status(self) -> TaskStatus:
+        """How the task stands, without moving on."""
+
+
+def privileged_slice(contract: Contract, name: str) -> slice:
+    """Where a privileged stream lies in the privileged observations.
+
+    Raises:
+        DaggerError: If the contract has no such stream.
+    """
+    start = 0
+    for stream_name, stream in contract.streams.items():
+        if not stream.privileged:
+            continue
+        if stream_name == name:
+            return slice(start, start + len(stream.dimensions))
+        start += len(stream.dimensions)
+    task = contract.simulation.task if contract.simulation else contract.name
+    raise DaggerError(f"contract {contract.name}: task '{task}' needs a privileged stream named {name}; there is none")
