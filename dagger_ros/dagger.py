@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -274,7 +274,8 @@ def _prepare(
     out: Path, contract_path: Path, contract: Contract, config: RunConfig, panel: Panel, *, resume: bool
 ) -> None:
     """Checks the folder, or makes it."""
-    wanted = asdict(replace(config, rounds=0)) | {"contract_sha256": contract.sha256, "panel_sha256": panel.sha256}
+    wanted = asdict(config) | {"contract_sha256": contract.sha256, "panel_sha256": panel.sha256}
+    del wanted["rounds"]  # a finished run may be given more of them
     wanted = json.loads(json.dumps(wanted))  # as it will be read back: lists for tuples
     path = out / "config.json"
     if not out.exists() or not any(out.iterdir()):

@@ -35,11 +35,11 @@ class TrainingSettings:
 
     members: int = 2
     hidden: tuple[int, ...] = (256, 256)
-    steps: int = 3000
-    batch: int = 256
+    steps: int = 4000
+    batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    input_noise: float = 0.0
+    input_noise: float = 0.5
     threads: int = 1
 
 

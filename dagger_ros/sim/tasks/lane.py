@@ -18,7 +18,7 @@ from dagger_ros.sim.tasks.base import privileged_slice
 __all__ = ["LaneExpert", "LaneTask"]
 
 _POINTS = 240
-_HALF_WIDTH_M = 0.45  # further from the centre line the base has fallen off
+_HALF_WIDTH_M = 0.35  # further from the centre line the base has fallen off
 _WALL_M = 0.6  # distance of the walls from the centre line
 _SPEED_M_S = 1.1
 _STUCK_S = 3.0

@@ -1,0 +1,216 @@
+"""`dagger-ros VERB`: what a person types. Exit code 2 and one message for what the user can mend."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dagger_ros import __version__
+from dagger_ros.contract import Contract, DaggerError, RowLayout, load_contract
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one verb."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except DaggerError as error:
+        print(f"dagger-ros {options.verb}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"dagger-ros {options.verb}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dagger-ros", description="DAgger on a robot with ROS 2.")
+    parser.add_argument("--version", action="version", version=f"dagger_ros {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    check = verbs.add_parser("check", help="check a task contract and show what it says")
+    check.add_argument("contract", type=Path, help="YAML file")
+    check.set_defaults(run=_check)
+
+    run = verbs.add_parser("run", help="run DAgger in simulation, through the ROS graph")
+    run.add_argument("--contract", type=Path, required=True, help="task contract, a YAML file")
+    run.add_argument("--rule", default="hg", help="who drives and what is a label: bc, dagger or hg (default: hg)")
+    run.add_argument("--beta", default="indicator", help="of rule dagger: indicator (default), exponential or linear")
+    run.add_argument("--rounds", type=int, default=6, help="rounds after the demonstrations (default: 6)")
+    run.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    run.add_argument("--out", type=Path, required=True, help="folder of the run; new, empty, or with --resume")
+    run.add_argument("--resume", action="store_true", help="go on after the last finished round in --out")
+    run.add_argument("--demonstrations", type=int, help="episodes of round 0 (default: the contract's)")
+    run.add_argument("--episodes", type=int, help="episodes of each further round (default: the contract's)")
+    run.add_argument("--max-labels", type=int, help="stop after the round in which so many labels are reached")
+    run.add_argument("--panel", type=Path, help="held-out rollouts, a YAML file (default: nominal, 30 rollouts)")
+    run.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes for the panel")
+    run.set_defaults(run=_run)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    contract = load_contract(options.contract)
+    if contract.simulation is not None:
+        from dagger_ros.sim import load_plant
+
+        load_plant(contract, options.contract)
+    _print_contract(contract)
+
+
+def _print_contract(contract: Contract) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+
+    def table(title: str, columns: str, rows: Sequence[Sequence[object]]) -> None:
+        result = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        for column in columns.split(", "):
+            numeric = column.endswith((" s", " Hz", "values", "lower", "upper", "per second"))
+            result.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            result.add_row(*(f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row))
+        console.print(result)
+
+    timing, task, action = contract.timing, contract.task, contract.action
+    console.print(f"[bold]{contract.name}[/]: {task.description}")
+    console.print(f"success: {task.criterion}; horizon {task.horizon_s:g} s = {contract.horizon_ticks} ticks")
+    console.print(f"robot: {contract.robot.body}; operator: {contract.operator.source}; licence: {contract.licence}")
+    streams = contract.streams.items()
+    table(
+        "streams",
+        "name, values, unit, frame, seen by, topic",
+        [
+            (n, len(s.dimensions), s.unit, s.frame, "expert" if s.privileged else "policy", s.topic)
+            for n, s in streams
+        ],
+    )
+    topics = {s.topic: (s.topic, s.type, s.rate_hz, s.max_age_s) for _, s in streams}
+    table("topics", "topic, type, rate Hz, largest age s", list(topics.values()))
+    if contract.cameras:
+        table(
+            "cameras",
+            "name, topic, type, size, rate Hz, largest age s",
+            [
+                (n, c.topic, c.type.rpartition("/")[2], f"{c.width}x{c.height}", c.rate_hz, c.max_age_s)
+                for n, c in contract.cameras.items()
+            ],
+        )
+    table(
+        f"action: {action.type} on {action.topic}; {action.interface.value} interface, stop: {action.stop.value}",
+        "name, field, unit, lower, upper, largest change per second",
+        [(d.name, d.select, d.unit, d.lower, d.upper, d.rate_limit) for d in action.dimensions_],
+    )
+    table(
+        "timing",
+        "limit, Hz or s",
+        [
+            ("control rate Hz", timing.control_rate_hz),
+            ("latency budget s", timing.latency_budget_s),
+            ("oldest policy action s", timing.policy_max_age_s),
+            ("oldest expert action s", timing.expert_max_age_s),
+            ("future stamp s", timing.future_tolerance_s),
+            ("driver stops by itself after s", timing.driver_timeout_s),
+        ],
+    )
+    metric = task.metric
+    table("metric", "name, unit, goal, meaning", [(metric.name, metric.unit, metric.goal.value, metric.description)])
+    table("failure labels", "label, meaning", list(task.failure_labels.items()))
+    layout = RowLayout(contract)
+    console.print(
+        f"policy input: {layout.observation_size} values; action: {layout.action_size}; row: {layout.dtype.itemsize} bytes"
+    )
+    console.print(f"sha256: {contract.sha256}", soft_wrap=True)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from dagger_ros.dagger import RunConfig, run
+    from dagger_ros.evaluation import load_panel
+    from dagger_ros.nodes.lockstep import collect_round
+
+    config = RunConfig(
+        rule=options.rule,
+        rounds=options.rounds,
+        seed=options.seed,
+        beta=options.beta,
+        demonstrations=options.demonstrations,
+        episodes=options.episodes,
+        max_labels=options.max_labels,
+    )
+    if options.workers < 1:
+        raise DaggerError(f"workers: expected a whole number >= 1, got {options.workers}")
+    panel = load_panel(options.panel or _shipped("panels/nominal.yaml"))
+    progress = _Bars(load_contract(options.contract))
+    result = run(
+        config,
+        options.contract,
+        options.out,
+        panel,
+        collect=collect_round,
+        progress=progress,
+        resume=options.resume,
+        workers=options.workers,
+    )
+    print(f"\nstopped: {result['stop']['reason']}")
+    print(f"recommended: {options.out / 'policies' / result['recommended']['policy']}")
+    print(f"report: {options.out / 'report' / 'index.html'}")
+
+
+def _shipped(name: str) -> Path:
+    """A file of config/, in the source tree or where the package is installed."""
+    source = Path(__file__).resolve().parent.parent / "config" / name
+    if source.is_file():
+        return source
+    from ament_index_python.packages import get_package_share_directory
+
+    return Path(get_package_share_directory("dagger_ros")) / "config" / name
+
+
+class _Bars:
+    """Progress as bars on a terminal, and one line a round everywhere."""
+
+    _COLUMNS = "{:>6}  {:>10}  {:>6}  {:>9}  {:>12}  {:>13}  {:>22}"
+
+    def __init__(self, contract: Contract) -> None:
+        self._metric = contract.task.metric.name
+        print(f"{contract.name}: {contract.task.description}", flush=True)
+        heads = ("policy", "new labels", "labels", "takeovers", "intervention", "panel success", f"{self._metric} (mean)")
+        print(self._COLUMNS.format(*heads), flush=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bars:
+            task = bars.add_task(name, total=total)
+            yield lambda steps: bars.advance(task, steps)
+
+    def round_done(self, result: Any) -> None:
+        panel = result.panel
+        low, high = panel["success_ci95"]
+        print(
+            self._COLUMNS.format(
+                result.policy,
+                result.labels_new,
+                result.labels_total,
+                result.takeovers,
+                f"{100 * result.intervention_rate:.0f} %",
+                f"{100 * panel['success_rate']:.0f} % ({100 * low:.0f}-{100 * high:.0f})",
+                f"{panel['metric']['mean']:.2f}",
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
