@@ -52,7 +52,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 NEEDED_GB = 2.5
 NEEDED_TO_BUILD_GB = 0.2
 
-# Imported at every start of the venv's Python, through a .pth file. The dynamic linker reads LD_LIBRARY_PATH
+# Run at every start of the venv's Python, through a .pth file. The dynamic linker reads LD_LIBRARY_PATH
 # only when a process starts, so Python starts itself again, once: its children inherit the variables. The
 # wheels have such a .pth file of their own, later in the alphabet, that the last variable turns off.
 BOOTSTRAP = '''\
@@ -101,9 +101,7 @@ def main() -> int:
     except SetupError as error:
         print(f"make env: {error}", error.details, sep="\n" if error.details else "", file=sys.stderr)
     except OSError as error:
-        print(
-            f"make env: {disk_full(str(error)) or f'{error}; mend that and run it again.'}", file=sys.stderr
-        )
+        print(f"make env: {disk_full(str(error)) or f'{error}; mend that and run it again.'}", file=sys.stderr)
     except KeyboardInterrupt:
         print("make env: interrupted; the next run goes on from there.", file=sys.stderr)
     return 2
@@ -219,9 +217,7 @@ def make_venv(*, system_site_packages: bool) -> None:
     command = [python, "-m", "venv", *options, str(VENV)]
     result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode:
-        raise SetupError(
-            disk_full(result.stdout) or f"`{' '.join(command)}` failed: {last_line(result.stdout)}"
-        )
+        raise SetupError(disk_full(result.stdout) or f"`{' '.join(command)}` failed: {last_line(result.stdout)}")
 
 
 def install_wheels_and_build() -> None:
@@ -308,13 +304,15 @@ def own_paths() -> dict[str, list[str]]:
 
 def write_bootstrap(paths: dict[str, list[str]]) -> None:
     """Makes every Python of `.venv` start with these path lists and with the sources of this checkout."""
-    (VENV / SITE_PACKAGES / "_dagger_ros_env.py").write_text(BOOTSTRAP.format(paths=paths, root=str(ROOT)))
-    (VENV / SITE_PACKAGES / "dagger_ros_env.pth").write_text("import _dagger_ros_env\n")
+    bootstrap = VENV / SITE_PACKAGES / "_dagger_ros_env.py"
+    bootstrap.write_text(BOOTSTRAP.format(paths=paths, root=str(ROOT)))
+    # Not imported by name: PYTHONPATH may lead to the file of another checkout.
+    bootstrap.with_name("dagger_ros_env.pth").write_text(f"import sys; exec(open({str(bootstrap)!r}).read(), {{}})\n")
 
 
 def build(*, ros: str) -> None:
     """Builds the messages into `.venv`; config and launch files become links, so edits need no build."""
-    environment = dict(os.environ, PATH=f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    environment = dict(os.environ, PATH=f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     cmake = [f"-DPython3_EXECUTABLE={PYTHON}", f"-DPYTHON_INSTALL_DIR={SITE_PACKAGES}", "-DBUILD_TESTING=OFF"]
     if not ros:
         environment.update({name: os.pathsep.join(paths) for name, paths in own_paths().items()})
@@ -382,8 +380,7 @@ def build_failure(output: str, log: Path) -> SetupError:
     lines = [line for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
     return SetupError(
-        f"colcon could not build the messages: mend what it complains about and run it again; "
-        f"all it said is in {log}.",
+        f"colcon could not build the messages: mend what it complains about and run it again; all it said is in {log}.",
         "\n".join(f"    {line}" for line in [*errors[:1], "...", *lines[-10:]]),
     )
 

@@ -23,7 +23,7 @@ ROS = """
     rosidl-core-generators rosidl-default-generators rosidl-default-runtime
 """
 # colcon-core needs setuptools < 80.
-BUILD = "setuptools<80 cmake catkin_pkg colcon-cmake colcon-output colcon-recursive-crawl colcon-ros"
+BUILD = "setuptools<80 cmake catkin_pkg colcon-bash colcon-cmake colcon-output colcon-recursive-crawl colcon-ros"
 # What a CPU-only torch needs. torch itself, and what other builds of it need, is up to tools/env.py.
 TORCH_NEEDS = "filelock fsspec jinja2 networkx sympy typing-extensions"
 # mujoco 4 has nothing in it but two requirements: mujoco-core, and a viewer of 150 MB that nothing here uses.
@@ -34,9 +34,7 @@ def resolve(requirements: list[str], *options: str) -> list[str]:
     """Gives `name==version ; marker` of all that the requirements need, whatever the Python version."""
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.10", "--no-annotate"]
     command += ["--no-header", *options, "-"]
-    result = subprocess.run(
-        command, input="\n".join(requirements), check=True, text=True, stdout=subprocess.PIPE
-    )
+    result = subprocess.run(command, input="\n".join(requirements), check=True, text=True, stdout=subprocess.PIPE)
     return [line for line in result.stdout.splitlines() if not LEFT_OUT.match(line)]
 
 
@@ -49,9 +47,7 @@ def main() -> None:
     pins = resolve(ranges + TORCH_NEEDS.split() + ros)
     constraints.write_text("\n".join(pins))
     ros_pins = resolve(ros, "--constraint", str(constraints))
-    lines = [
-        "# Written by tools/lock.py. tools/env.py installs these as they are, the two sections side by side."
-    ]
+    lines = ["# Written by tools/lock.py. tools/env.py installs these as they are, the two sections side by side."]
     lines += ["", "# [ros]", *ros_pins, "", "# [rest]", *(pin for pin in pins if pin not in ros_pins)]
     constraints.write_text("\n".join(lines) + "\n")
 
