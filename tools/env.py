@@ -54,7 +54,7 @@ NEEDED_TO_BUILD_GB = 0.2
 
 # Run at every start of the venv's Python, through a .pth file. The dynamic linker reads LD_LIBRARY_PATH
 # only when a process starts, so Python starts itself again, once: its children inherit the variables. The
-# wheels have such a .pth file of their own, later in the alphabet, that the last variable turns off.
+# wheels have such a .pth file of their own, which this one replaces.
 BOOTSTRAP = '''\
 """Written by tools/env.py: every Python of this .venv finds the ROS libraries and the checkout."""
 
@@ -72,7 +72,6 @@ def _start_with_ros():
         if missing:
             os.environ[name] = os.pathsep.join(missing + present)
             start_again = start_again or name != "AMENT_PREFIX_PATH"
-    os.environ["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"
     if start_again:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
@@ -306,6 +305,7 @@ def write_bootstrap(paths: dict[str, list[str]]) -> None:
     """Makes every Python of `.venv` start with these path lists and with the sources of this checkout."""
     bootstrap = VENV / SITE_PACKAGES / "_dagger_ros_env.py"
     bootstrap.write_text(BOOTSTRAP.format(paths=paths, root=str(ROOT)))
+    bootstrap.with_name("ros_wheels_bootstrapper.pth").unlink(missing_ok=True)
     # Not imported by name: PYTHONPATH may lead to the file of another checkout.
     bootstrap.with_name("dagger_ros_env.pth").write_text(f"import sys; exec(open({str(bootstrap)!r}).read(), {{}})\n")
 
