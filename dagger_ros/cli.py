@@ -89,10 +89,7 @@ def _print_contract(contract: Contract) -> None:
     table(
         "streams",
         "name, values, unit, frame, seen by, topic",
-        [
-            (n, len(s.dimensions), s.unit, s.frame, "expert" if s.privileged else "policy", s.topic)
-            for n, s in streams
-        ],
+        [(n, len(s.dimensions), s.unit, s.frame, "expert" if s.privileged else "policy", s.topic) for n, s in streams],
     )
     topics = {s.topic: (s.topic, s.type, s.rate_hz, s.max_age_s) for _, s in streams}
     table("topics", "topic, type, rate Hz, largest age s", list(topics.values()))
@@ -127,7 +124,8 @@ def _print_contract(contract: Contract) -> None:
     table("failure labels", "label, meaning", list(task.failure_labels.items()))
     layout = RowLayout(contract)
     console.print(
-        f"policy input: {layout.observation_size} values; action: {layout.action_size}; row: {layout.dtype.itemsize} bytes"
+        f"policy input: {layout.observation_size} values; action: {layout.action_size} values; "
+        f"row: {layout.dtype.itemsize} bytes"
     )
     console.print(f"sha256: {contract.sha256}", soft_wrap=True)
 
@@ -136,6 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     from dagger_ros.dagger import RunConfig, run
     from dagger_ros.evaluation import load_panel
     from dagger_ros.nodes.lockstep import collect_round
+    from dagger_ros.nodes.share import config_file
 
     config = RunConfig(
         rule=options.rule,
@@ -148,7 +147,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     if options.workers < 1:
         raise DaggerError(f"workers: expected a whole number >= 1, got {options.workers}")
-    panel = load_panel(options.panel or _shipped("panels/nominal.yaml"))
+    panel = load_panel(options.panel or config_file("panels/nominal.yaml"))
     progress = _Bars(load_contract(options.contract))
     result = run(
         config,
@@ -165,16 +164,6 @@ def _run(options: argparse.Namespace) -> None:
     print(f"report: {options.out / 'report' / 'index.html'}")
 
 
-def _shipped(name: str) -> Path:
-    """A file of config/, in the source tree or where the package is installed."""
-    source = Path(__file__).resolve().parent.parent / "config" / name
-    if source.is_file():
-        return source
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory("dagger_ros")) / "config" / name
-
-
 class _Bars:
     """Progress as bars on a terminal, and one line a round everywhere."""
 
@@ -183,7 +172,15 @@ class _Bars:
     def __init__(self, contract: Contract) -> None:
         self._metric = contract.task.metric.name
         print(f"{contract.name}: {contract.task.description}", flush=True)
-        heads = ("policy", "new labels", "labels", "takeovers", "intervention", "panel success", f"{self._metric} (mean)")
+        heads = (
+            "policy",
+            "new labels",
+            "labels",
+            "takeovers",
+            "intervention",
+            "panel success",
+            f"{self._metric} (mean)",
+        )
         print(self._COLUMNS.format(*heads), flush=True)
 
     @contextmanager

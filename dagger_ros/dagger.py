@@ -1,11 +1,11 @@
 """The loop: demonstrate, train, roll out under the supervisor, label, aggregate, train again, evaluate, repeat.
 
-    runs/<name>/
-      contract.yaml  config.json     what was asked for
-      rounds/000/                    000: demonstrations; see `dataset.rounds`
-      policies/pi_000/               trained on rounds 000 to 000; see `policy.checkpoint`
-      panels/pi_000/                 its held-out rollouts; see `evaluation.panel`
-      result.json  report/index.html
+runs/<name>/
+contract.yaml  config.json     what was asked for
+rounds/000/                    000: demonstrations; see `dataset.rounds`
+policies/pi_000/               trained on rounds 000 to 000; see `policy.checkpoint`
+panels/pi_000/                 its held-out rollouts; see `evaluation.panel`
+result.json  report/index.html
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +55,7 @@ class RunConfig:
     demonstrations: int | None = None
     episodes: int | None = None
     max_labels: int | None = None
-    training: TrainingSettings = TrainingSettings()
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
         make_rule(self.rule, round_index=1, beta=self.beta)
@@ -205,9 +205,7 @@ def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, prog
     rounds = [round_folder(out, i) for i in range(k + 1)]
     observations, labels = labelled_frames(rounds, contract)
     with progress.stage(f"round {k}: training on {len(labels)} labels", config.training.steps) as advance:
-        tensors, loss = train(
-            contract, observations, labels, config.training, seed=config.seed, progress=advance
-        )
+        tensors, loss = train(contract, observations, labels, config.training, seed=config.seed, progress=advance)
     about = Checkpoint(
         name=folder.name,
         round=k,

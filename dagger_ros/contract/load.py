@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def parse_contract(text: str, *, source: str) -> Contract:
         ContractError: With every problem found.
     """
     try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a safe loader)
+        content = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ContractError(source, [Problem(_yaml_place(error), "valid YAML", _yaml_problem(error))]) from error
     if not isinstance(content, dict):
@@ -110,9 +110,9 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 _EXPECTED = {
     "missing": "this key",
     "extra_forbidden": "no such key here",
-    "greater_than": "a number > {gt}",
-    "greater_than_equal": "a number >= {ge}",
-    "less_than_equal": "a number <= {le}",
+    "greater_than": "a number > {gt:g}",
+    "greater_than_equal": "a number >= {ge:g}",
+    "less_than_equal": "a number <= {le:g}",
     "finite_number": "a finite number",
     "enum": "one of {expected}",
     "literal_error": "{expected}",
@@ -160,7 +160,8 @@ def _siblings(location: tuple[int | str, ...]) -> str:
         elif isinstance(part, int):
             node = node.get("items", {})
         else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+            named = next(iter(node.get("patternProperties", {}).values()), {})  # a mapping with free names
+            node = node.get("properties", {}).get(part, named)
     return ", ".join(_resolved(schema, node).get("properties", {})) or "none"
 
 
@@ -306,7 +307,7 @@ def _simulation_problems(contract: Contract) -> Iterator[Problem]:
     simulation = contract.simulation
     if simulation is None:
         return
-    tables = {
+    tables: dict[str, tuple[Mapping[str, object], Collection[str]]] = {
         "sources": (simulation.sources, contract.streams),
         "observation_noise": (simulation.observation_noise, contract.streams),
         "actuator_noise": (simulation.actuator_noise, contract.action.dimensions),

@@ -85,7 +85,14 @@ class RowLayout:
             rows[name] = np.nan
         for name in ("requested_action", "executed_action", "doubt"):
             rows[name] = np.nan
-        for name in ("stamp_ns", "receive_ns", "policy_stamp_ns", "expert_stamp_ns", "policy_receive_ns", "expert_receive_ns"):
+        for name in (
+            "stamp_ns",
+            "receive_ns",
+            "policy_stamp_ns",
+            "expert_stamp_ns",
+            "policy_receive_ns",
+            "expert_receive_ns",
+        ):
             rows[name] = NEVER_NS
         for name in ("label_source", "round", "policy_round", "episode", "seed"):
             rows[name] = -1

@@ -279,12 +279,8 @@ class PlanarBaseActuation(_Part):
     yaw: Text
 
 
-Source = Annotated[
-    JointsSource | PoseSource | BodySource | LidarSource | SensorSource, Field(discriminator="kind")
-]
-Actuation = Annotated[
-    ActuatorsSource | ToolVelocityActuation | PlanarBaseActuation, Field(discriminator="kind")
-]
+Source = Annotated[JointsSource | PoseSource | BodySource | LidarSource | SensorSource, Field(discriminator="kind")]
+Actuation = Annotated[ActuatorsSource | ToolVelocityActuation | PlanarBaseActuation, Field(discriminator="kind")]
 
 
 class Simulation(_Part):

@@ -28,9 +28,7 @@ class ControlTick:
         policy: What it is and its network; None where there is no policy yet.
     """
 
-    def __init__(
-        self, gate: Gate, labeller: Labeller | None, policy: tuple[Checkpoint, MlpEnsemble] | None
-    ) -> None:
+    def __init__(self, gate: Gate, labeller: Labeller | None, policy: tuple[Checkpoint, MlpEnsemble] | None) -> None:
         self._gate = gate
         self._labeller = labeller
         self._policy = policy

@@ -181,9 +181,7 @@ def _qos_text(about: RecordedTopic) -> str:
 
 
 @cache
-def _type_descriptions(
-    types: tuple[str, ...], definitions: tuple[tuple[str, str], ...]
-) -> dict[str, tuple[str, str]]:
+def _type_descriptions(types: tuple[str, ...], definitions: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, str]]:
     """For each type its definition, with those of the types it uses, and its hash."""
     typestore = _typestore(definitions)
     return {t: (typestore.generate_msgdef(t, ros_version=2)[0], typestore.hash_rihs01(t)) for t in types}

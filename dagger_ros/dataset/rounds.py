@@ -1,9 +1,9 @@
 """Rounds: finished episodes with their provenance, and the frames that are learned from.
 
-    <run>/rounds/000/                     000: demonstrations
-        episodes/000000/bag/              rosbag2 (MCAP)
-        episodes/000000/episode.json
-        manifest.json                     written last: a round without it does not exist
+<run>/rounds/000/                     000: demonstrations
+episodes/000000/bag/              rosbag2 (MCAP)
+episodes/000000/episode.json
+manifest.json                     written last: a round without it does not exist
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Round:
     contract: str
     contract_sha256: str
     robot_body: str
-    cameras: tuple[str, ...]
-    action_units: tuple[str, ...]
+    cameras: list[str]
+    action_units: list[str]
     licence: str
     policy: str
     policy_sha256: str
@@ -144,7 +144,9 @@ def finish_round(folder: Path, contract: Contract, episodes: int) -> Round:
                 expert_labels=int((rows["label_source"] == Label.EXPERT).sum()),
                 expert_ticks=int((rows["mode"] == Mode.EXPERT).sum()),
                 takeovers=len(starts),
-                takeover_reasons={InterventionReason(r).name.lower(): int(n) for r, n in zip(reasons, counts, strict=True)},
+                takeover_reasons={
+                    InterventionReason(r).name.lower(): int(n) for r, n in zip(reasons, counts, strict=True)
+                },
             )
         )
     first = infos[0]
@@ -154,8 +156,8 @@ def finish_round(folder: Path, contract: Contract, episodes: int) -> Round:
         contract=contract.name,
         contract_sha256=contract.sha256,
         robot_body=contract.robot.body,
-        cameras=tuple(contract.cameras),
-        action_units=tuple(d.unit for d in contract.action.dimensions_),
+        cameras=list(contract.cameras),
+        action_units=[d.unit for d in contract.action.dimensions_],
         licence=contract.licence,
         policy=first.policy,
         policy_sha256=first.policy_sha256,
@@ -176,9 +178,8 @@ def load_round(folder: Path, contract: Contract) -> Round:
     path = folder / _MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        entries = tuple(EpisodeEntry(**e) for e in content.pop("episodes"))
-        lists = {k: tuple(content.pop(k)) for k in ("cameras", "action_units")}
-        result = Round(**content, **lists, episodes=entries)
+        content["episodes"] = tuple(EpisodeEntry(**entry) for entry in content["episodes"])
+        result = Round(**content)
     except FileNotFoundError as error:
         raise DaggerError(
             f"{folder}: expected a finished round; there is no {_MANIFEST}, so it was interrupted"
@@ -233,4 +234,3 @@ def labelled_frames(
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-

@@ -58,6 +58,8 @@ class SimulatedOperator:
         lower = np.array([d.lower for d in contract.action.dimensions_])
         upper = np.array([d.upper for d in contract.action.dimensions_])
         self._middle, self._half_range = (lower + upper) / 2, (upper - lower) / 2
+        self._seen_ticks = self._held_ticks = self._agreed_ticks = self._reaction_ticks = 0
+        self._progress_at_takeover = 0.0
         self._window: deque[float] = deque(maxlen=1 + self._ticks(settings.patience_s))
         self._rng = np.random.default_rng(0)
         self._intent = ExpertIntent()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class _Network:
 
     def __init__(self, members: int, sizes: tuple[int, ...], generator: torch.Generator) -> None:
         self.weights, self.biases = [], []
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in pairwise(sizes):
             # The initialisation of torch.nn.Linear: uniform within 1 / sqrt(inputs).
             bound = 1 / math.sqrt(inputs)
             weight = torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator)

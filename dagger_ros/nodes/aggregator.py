@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
 from rclpy.serialization import deserialize_message
 
 from dagger_ros.contract import DaggerError, stamp_from_ns, stamp_ns
@@ -16,7 +15,6 @@ from dagger_ros.dataset import BagWriter, EpisodeInfo, RecordedTopic, episode_fo
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, SimTick
 from dagger_ros.nodes.base import (
-    COMMAND_QOS,
     EVENT_QOS,
     LEVEL_ERROR,
     LEVEL_OK,
@@ -26,6 +24,7 @@ from dagger_ros.nodes.base import (
     run_node,
     sensor_qos,
 )
+from dagger_ros.nodes.share import message_definition
 from dagger_ros.nodes.spin import poll
 from dagger_ros.srv import StartEpisode, StopEpisode
 
@@ -43,8 +42,8 @@ _GRAPH_TOPICS = {
 class AggregatorNode(ContractNode):
     """Takes the serialized messages of every topic of the graph and writes them, unread, into the open bag."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
-        super().__init__("aggregator", parameters, context)
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
+        super().__init__("aggregator", parameters, context, namespace)
         out = self.parameter("out", "", "folder of the round that episodes are added to; needed")
         self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
         self._rule = self.parameter("rule", "hg", "rule of the round; stands in episode.json")
@@ -62,6 +61,7 @@ class AggregatorNode(ContractNode):
         self._events = self.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
         self._event = EpisodeEvent(event=EpisodeEvent.IDLE, round=self._round, episode=-1, seed=-1)
         self._topics = self._subscribe()
+        self._definitions = {type_: message_definition(type_) for type_ in _GRAPH_TOPICS.values()}
         self.create_service(StartEpisode, "~/start_episode", self._on_start)
         self.create_service(StopEpisode, "~/stop_episode", self._on_stop)
         # Repeated: a bag that begins later, and a node that joins late, must see it too.
@@ -94,7 +94,7 @@ class AggregatorNode(ContractNode):
         episodes = self._out / "episodes"
         self._episode = len([p for p in episodes.iterdir() if p.name.isdigit()]) if episodes.is_dir() else 0
         self._seed, self._started_ns = seed, self._now_ns()
-        self._bag = BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, _definitions())
+        self._bag = BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, self._definitions)
         self._last_decision = None
         self._announce(EpisodeEvent.STARTED)
         return self._episode
@@ -190,9 +190,7 @@ class AggregatorNode(ContractNode):
 
     def _on_stop(self, request: Any, response: Any) -> Any:
         try:
-            self.stop(
-                success=request.success, failure=request.failure, metric=request.metric, discard=request.discard
-            )
+            self.stop(success=request.success, failure=request.failure, metric=request.metric, discard=request.discard)
             response.success, response.message = True, f"episode {self._episode} finished"
         except DaggerError as error:
             response.success, response.message = False, str(error)
@@ -213,12 +211,6 @@ class AggregatorNode(ContractNode):
 
     def _now_ns(self) -> int:
         return self._sim_ns if self.lockstep else self.robot_ns()
-
-
-def _definitions() -> dict[str, str]:
-    """Text of the .msg file of every type of this package that is recorded."""
-    folder = Path(get_package_share_directory("dagger_ros")) / "msg"
-    return {type_: (folder / f"{type_.rpartition('/')[2]}.msg").read_text() for type_ in _GRAPH_TOPICS.values()}
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -37,9 +37,7 @@ __all__ = [
 COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # Every tick counts: deep enough for 10 s of ticks at 100 Hz.
 RECORD_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
-EVENT_QOS = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
+EVENT_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 LEVEL_OK, LEVEL_WARN, LEVEL_ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -66,23 +64,28 @@ def new_message(type_name: str, *, period_ns: int) -> Any:
     return message
 
 
-class ContractNode(Node):  # type: ignore[misc]
+class ContractNode(Node):
     """A node of one contract.
 
     Args:
         name: Of the node.
         parameters: Override what was given on the command line; for graphs in one process.
         context: Of rclpy; None: the default one.
+        namespace: Of the node, unless the command line says otherwise.
 
     Raises:
         DaggerError: If a parameter is missing or the contract is not valid.
     """
 
     def __init__(
-        self, name: str, parameters: Mapping[str, Any] | None = None, context: rclpy.context.Context | None = None
+        self,
+        name: str,
+        parameters: Mapping[str, Any] | None = None,
+        context: rclpy.context.Context | None = None,
+        namespace: str = "",
     ) -> None:
         overrides = [Parameter(key, value=value) for key, value in (parameters or {}).items()]
-        super().__init__(name, context=context, parameter_overrides=overrides)
+        super().__init__(name, context=context, namespace=namespace, parameter_overrides=overrides)
         path = self.parameter("contract", "", "task contract, a YAML file; needed")
         if not path:
             self.destroy_node()

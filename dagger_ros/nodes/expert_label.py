@@ -21,8 +21,8 @@ __all__ = ["ExpertLabelNode", "main"]
 class ExpertLabelNode(ContractNode):
     """Labels whenever every stream brought something new, or at each tick of a lockstep simulation."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
-        super().__init__("expert_label", parameters, context)
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
+        super().__init__("expert_label", parameters, context, namespace)
         kind = self.parameter("expert", "scripted", f"who labels: {', '.join(LABELLERS)}")
         self._labeller: Labeller = make_labeller(kind, self.contract)
         self._row, self._previous = self.layout.new(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,14 @@ class LockstepGraph:
         perturbation: dict[str, float] | None = None,
     ) -> None:
         common = {"contract": str(contract_path), "lockstep": True}
+        # A name of its own, so that graphs beside this one, on any machine, do not hear each other.
+        self._namespace = f"lockstep_{uuid.uuid4().hex[:12]}"
         self._context = rclpy.context.Context()
         rclpy.init(context=self._context, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
         self._nodes: list[ContractNode] = []
         try:
             settings = {f"perturbation.{name}": value for name, value in (perturbation or {}).items()}
-            self._bridge = self._add(MujocoBridgeNode, common | settings)
+            self._bridge = self._add(MujocoBridgeNode, common | settings | {"publish_clock": False})
             if policy is not None:
                 self._add(PolicyNode, common | {"policy": str(policy)})
             if expert:
@@ -111,7 +114,7 @@ class LockstepGraph:
         return sum(poll(node) for node in self._nodes)
 
     def _add(self, make: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-        node = make(parameters, self._context)
+        node = make(parameters, self._context, self._namespace)
         self._nodes.append(node)
         return node
 
@@ -125,7 +128,7 @@ def collect_round(
     beta: str,
     policy: Path | None,
     seeds: Sequence[int],
-    on_episode: Callable[[TaskStatus], bool],
+    on_episode: Callable[[TaskStatus], object],
 ) -> int:
     """Records the episodes of one round; see `dagger_ros.dagger.Collect`.
 

@@ -39,10 +39,11 @@ class MujocoBridgeNode(ContractNode):
     Either way the plant stops by itself when no command came for the contract's driver timeout.
     """
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
-        super().__init__("mujoco_bridge", parameters, context)
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
+        super().__init__("mujoco_bridge", parameters, context, namespace)
         seed = self.parameter("seed", -1, "seed of the first episode; -1: wait for the service ~/reset")
         repeat = self.parameter("repeat", False, "start a new episode, with the next seed, when one is over")
+        self._publishes_clock = self.parameter("publish_clock", True, "publish the simulated time on /clock")
         settings = {
             item.name: self.parameter(f"perturbation.{item.name}", item.default, f"see Perturbation.{item.name}")
             for item in fields(Perturbation)
@@ -130,7 +131,8 @@ class MujocoBridgeNode(ContractNode):
                     self._newest_ns[index] = sample.stamp_ns
         clock = Clock()
         stamp_from_ns(clock.clock, plant.time_ns)
-        self._clock_publisher.publish(clock)
+        if self._publishes_clock:
+            self._clock_publisher.publish(clock)
         tick = SimTick(
             tick=plant.tick,
             seed=self._seed,

@@ -20,8 +20,8 @@ __all__ = ["PolicyNode", "main"]
 class PolicyNode(ContractNode):
     """Proposes an action whenever every stream brought something new, or at each tick of a lockstep simulation."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
-        super().__init__("policy", parameters, context)
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
+        super().__init__("policy", parameters, context, namespace)
         folder = self.parameter("policy", "", "folder with policy.json and weights.safetensors; needed")
         self._about, self._network = load_checkpoint(folder, self.contract)
         self._row = self.layout.new(1)[0]

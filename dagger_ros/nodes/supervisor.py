@@ -40,17 +40,15 @@ _SERVICES = {
 class SupervisorNode(ContractNode):
     """Decides on a timer of its own, so that silence upstream is a stop downstream; in lockstep at each tick."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None) -> None:
-        super().__init__("supervisor", parameters, context)
+    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
+        super().__init__("supervisor", parameters, context, namespace)
         rule_name = self.parameter("rule", "hg", f"query and takeover rule: {', '.join(RULES)}")
         beta = self.parameter("beta", "indicator", f"beta schedule of rule dagger: {', '.join(BETAS)}")
         self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
         auto_arm = self.parameter("auto_arm", False, "arm without a person; in simulation only")
         self._wants_policy = self.parameter("wait_for_policy", True, "in lockstep: a tick waits for policy/action")
         self._wants_expert = self.parameter("wait_for_expert", True, "in lockstep: a tick waits for expert/action")
-        self._gate = Gate(
-            self.contract, make_rule(rule_name, round_index=self._round, beta=beta), auto_arm=auto_arm
-        )
+        self._gate = Gate(self.contract, make_rule(rule_name, round_index=self._round, beta=beta), auto_arm=auto_arm)
         self._rows, self._empty = self.layout.new(1), self.layout.new(1)
         self._row = self._rows[0]  # a view
         self._policy: Any = None

@@ -24,7 +24,8 @@ class MlpEnsemble:
     """
 
     def __init__(self, tensors: Mapping[str, Array]) -> None:
-        weights, biases = [], []
+        weights: list[Array] = []
+        biases: list[Array] = []
         while f"layer{len(weights)}.weight" in tensors:
             weights.append(tensors[f"layer{len(weights)}.weight"].astype(np.float64))
             biases.append(tensors[f"layer{len(biases)}.bias"].astype(np.float64))

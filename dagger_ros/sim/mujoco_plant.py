@@ -38,7 +38,9 @@ def load_plant(contract: Contract, contract_path: str | Path, perturbation: Pert
     if simulation is None:
         raise DaggerError(f"{contract_path}: expected a section 'simulation' to simulate this contract; it has none")
     if simulation.task not in TASKS:
-        raise DaggerError(f"{contract_path}: simulation.task: expected one of {', '.join(TASKS)}, got {simulation.task}")
+        raise DaggerError(
+            f"{contract_path}: simulation.task: expected one of {', '.join(TASKS)}, got {simulation.task}"
+        )
     path = (Path(contract_path).parent / simulation.model).resolve()
     if not path.is_file():
         raise DaggerError(f"{contract_path}: simulation.model: expected an MJCF file at {path}; there is none")
@@ -55,11 +57,9 @@ def load_plant(contract: Contract, contract_path: str | Path, perturbation: Pert
 class MujocoPlant:
     """Steps the model by control periods. See `Plant`; make it with `load_plant`."""
 
-    def __init__(
-        self, contract: Contract, model: Any, task: Task, path: Path, perturbation: Perturbation
-    ) -> None:
+    def __init__(self, contract: Contract, model: Any, task: Task, path: Path, perturbation: Perturbation) -> None:
         simulation = contract.simulation
-        assert simulation is not None  # noqa: S101 (load_plant checked)
+        assert simulation is not None
         self.contract, self.model, self.data = contract, model, mujoco.MjData(model)
         self.time_ns, self.tick = 0, 0
         self.task = task
@@ -97,6 +97,7 @@ class MujocoPlant:
         noise = [simulation.actuator_noise.get(n, 0.0) for n in contract.action.dimensions]
         self._actuator_noise = np.array(noise)
         self._holds_last = contract.action.interface is Interface.POSITION
+        self._biases: list[Any] = []
         self._rng = np.random.default_rng(0)
         self._clear()
 
@@ -170,7 +171,7 @@ class MujocoPlant:
         self._actual, self._wanted = np.zeros(size), np.zeros(size)
         self._commands: deque[Vector] = deque()
         self._delayed: dict[str, deque[Sample | None]] = {topic: deque() for topic, _ in self._topics}
-        self._biases: list[Any] = [0.0] * len(self._values)
+        self._biases = [0.0] * len(self._values)
 
     def _ticks(self, time_s: float) -> int:
         return round(time_s * 1e9 / self._period_ns)

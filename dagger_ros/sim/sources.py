@@ -146,9 +146,7 @@ def _lidar(source: LidarSource, stream: Stream, site: int, model: Any, wanted_by
     return read
 
 
-def _sensors(
-    source: SensorSource, stream: Stream, model: Any, find: Callable[[str, str], int], wanted_by: str
-) -> Read:
+def _sensors(source: SensorSource, stream: Stream, model: Any, find: Callable[[str, str], int], wanted_by: str) -> Read:
     sensors = [find("sensor", name) for name in source.names]
     places = np.concatenate([model.sensor_adr[s] + np.arange(model.sensor_dim[s]) for s in sensors])
     if len(places) != len(stream.dimensions):

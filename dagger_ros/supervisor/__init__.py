@@ -3,7 +3,7 @@
 from dagger_ros.supervisor.gate import Gate
 from dagger_ros.supervisor.modes import TRANSITIONS, Event, next_mode
 from dagger_ros.supervisor.reasons import Reason
-from dagger_ros.supervisor.rules import BETAS, RULES, Beta, BehaviourCloning, Dagger, HumanGated, Rule, make_rule
+from dagger_ros.supervisor.rules import BETAS, RULES, BehaviourCloning, Beta, Dagger, HumanGated, Rule, make_rule
 
 __all__ = [
     "BETAS",

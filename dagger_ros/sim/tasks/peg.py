@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from dagger_ros.contract import Contract
-from dagger_ros.expert import OperatorSettings
+from dagger_ros.expert import Expert, OperatorSettings
 from dagger_ros.expert.labeller import Vector
 from dagger_ros.sim.plant import TaskStatus
 from dagger_ros.sim.sources import element
@@ -81,7 +81,7 @@ class PegTask:
     was_put_back = False
 
     def __init__(self, contract: Contract) -> None:
-        self.expert = PegExpert(contract)
+        self.expert: Expert = PegExpert(contract)
         self._horizon = contract.horizon_ticks
 
     def edit(self, spec: Any) -> None:

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import contract_path
+from dagger_ros.contract import ContractError, DaggerError, load_contract, parse_contract
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    result: dict[str, Any] = yaml.safe_load(contract_path("peg").read_text())
+    return result
+
+
+def problems(content: dict[str, Any]) -> str:
+    with pytest.raises(ContractError) as error:
+        parse_contract(yaml.safe_dump(content), source="peg.yaml")
+    return str(error.value)
+
+
+def test_shipped_contracts_are_valid(task: str) -> None:
+    assert load_contract(contract_path(task)).name == task
+
+
+def test_unknown_key_is_named_with_the_valid_ones(content: dict[str, Any]) -> None:
+    content["streams"]["peg_in_hole"]["max_age_ms"] = 250
+    text = problems(content)
+    assert "streams.peg_in_hole.max_age_ms: expected no such key here" in text
+    assert "max_age_s" in text
+
+
+def test_missing_bound_is_named(content: dict[str, Any]) -> None:
+    del content["action"]["dimensions"][1]["lower"]
+    assert "action.dimensions.1.lower: expected this key; found nothing" in problems(content)
+
+
+def test_wrong_unit_is_refused_with_the_right_ones(content: dict[str, Any]) -> None:
+    content["streams"]["joint_position"]["unit"] = "deg"
+    text = problems(content)
+    assert "streams.joint_position.unit: expected one of 1, m, rad" in text
+    assert "found deg" in text
+
+
+def test_unit_that_the_field_cannot_have_is_refused(content: dict[str, Any]) -> None:
+    content["streams"]["peg_in_hole"]["unit"] = "rad"
+    assert "expected m for pose.position.x; found rad" in problems(content)
+
+
+def test_type_that_cannot_give_the_field_is_refused_with_its_fields(content: dict[str, Any]) -> None:
+    content["streams"]["peg_in_hole"]["select"] = ["twist.linear.x"]
+    text = problems(content)
+    assert "streams.peg_in_hole.select.0: expected a field of geometry_msgs/msg/PoseStamped" in text
+    assert "pose.position.x" in text
+
+
+def test_unknown_message_type_is_refused(content: dict[str, Any]) -> None:
+    content["streams"]["peg_in_hole"]["type"] = "geometry_msgs/msg/Pose2D"
+    assert "streams.peg_in_hole.type: expected one of sensor_msgs/msg/JointState" in problems(content)
+
+
+def test_all_problems_are_reported_at_once(content: dict[str, Any]) -> None:
+    content["action"]["dimensions"][0]["rate_limit"] = 0.0
+    content["timing"]["driver_timeout_s"] = "soon"
+    content["task"]["horizon_s"] = -1.0
+    text = problems(content)
+    assert "3 problems" in text
+    assert "action.dimensions.0.rate_limit: expected a number > 0; found 0.0" in text
+    assert "timing.driver_timeout_s: expected a number; found 'soon'" in text
+    assert "task.horizon_s" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["action"]["dimensions"][0].update(lower=0.3), "lower < upper"),
+        (lambda c: c["action"]["dimensions"][0].update(lower=0.1), "bounds that hold 0, which is the stop"),
+        (lambda c: c["action"]["dimensions"][0].update(upper=float("nan")), "expected a finite number; found nan"),
+        (lambda c: c["action"]["dimensions"][0].update(rate_limit=float("inf")), "expected a finite number; found inf"),
+        (lambda c: c["action"].update(stop="hold_position"), "ramp_to_zero, the stop of a velocity interface"),
+        (lambda c: c["action"].update(interface="position"), "the stream of measured positions"),
+        (lambda c: c["action"].update(topic="joint_states"), "a topic of its own"),
+        (lambda c: c["action"]["dimensions"][1].update(name="vx"), "each name once; found vx"),
+        (lambda c: c["streams"]["peg_in_hole"].update(max_age_s=0.01), "or it is always stale"),
+        (lambda c: c["streams"]["joint_velocity"].update(rate_hz=10.0), "on the same topic; found 10.0"),
+        (lambda c: c["streams"]["joint_position"].update(select=["position.j1", "velocity.j1"]), "one quantity"),
+        (lambda c: c["timing"].update(policy_max_age_s=0.01), "at least the control period of 0.05 s"),
+        (lambda c: c["splits"].update(train=0.5), "shares that add up to 1"),
+        (lambda c: c["simulation"]["sources"].pop("tool_position"), "where the model gives this stream"),
+        (lambda c: c["simulation"]["observation_noise"].update(nose=0.1), "simulation.observation_noise.nose"),
+        (lambda c: c["simulation"]["actuation"].update(kind="magic"), "kind: "),
+        (lambda c: c.update(contract=2), "contract: expected 1; found 2"),
+    ],
+)
+def test_bad_value_is_refused(content: dict[str, Any], change: Any, message: str) -> None:
+    change(content)
+    assert message in problems(content)
+
+
+def test_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DaggerError, match=r"nowhere.yaml: expected a task contract .*No such file"):
+        load_contract(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "a: 1\na: 2", "!!python/object:os.system {}"])
+def test_text_that_is_no_mapping_is_refused(text: str) -> None:
+    with pytest.raises(ContractError, match=r"peg.yaml"):
+        parse_contract(text, source="peg.yaml")
+
+
+def test_hash_ignores_comments_and_order_but_no_value(content: dict[str, Any]) -> None:
+    first = parse_contract(yaml.safe_dump(content), source="")
+    again = parse_contract("# a comment\n" + yaml.safe_dump(content, sort_keys=False), source="")
+    changed = copy.deepcopy(content)
+    changed["timing"]["driver_timeout_s"] = 0.25
+    assert first.sha256 == again.sha256
+    assert first.sha256 != parse_contract(yaml.safe_dump(changed), source="").sha256

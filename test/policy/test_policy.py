@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dagger_ros.contract import Contract, DaggerError, RowLayout
+from dagger_ros.policy import Checkpoint, MlpEnsemble, load_checkpoint, save_checkpoint
+
+
+def random_tensors(contract: Contract, members: int = 3, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    layout = RowLayout(contract)
+    sizes = (layout.observation_size, 16, 16, layout.action_size)
+    tensors: dict[str, Any] = {}
+    for i in range(3):
+        tensors[f"layer{i}.weight"] = rng.normal(size=(members, sizes[i], sizes[i + 1])).astype(np.float32) / 4
+        tensors[f"layer{i}.bias"] = rng.normal(size=(members, 1, sizes[i + 1])).astype(np.float32)
+    tensors["input_mean"] = rng.normal(size=sizes[0]).astype(np.float32)
+    tensors["input_scale"] = rng.uniform(0.5, 2, sizes[0]).astype(np.float32)
+    tensors["output_mean"] = rng.normal(size=sizes[-1]).astype(np.float32)
+    tensors["output_scale"] = rng.uniform(0.5, 2, sizes[-1]).astype(np.float32)
+    return tensors
+
+
+def plain(tensors: dict[str, Any], observation: Any) -> Any:
+    """(M, A): every member written out, in float64."""
+    values = ((observation - tensors["input_mean"]) / tensors["input_scale"])[None, None, :]
+    for i in range(3):
+        values = values @ tensors[f"layer{i}.weight"].astype(np.float64) + tensors[f"layer{i}.bias"]
+        values = np.maximum(values, 0) if i < 2 else values
+    return values[:, 0] * tensors["output_scale"] + tensors["output_mean"]
+
+
+def about(contract: Contract) -> Checkpoint:
+    layout = RowLayout(contract)
+    return Checkpoint("pi_001", 1, contract.sha256, 0, layout.columns(), contract.action.dimensions, (), {})
+
+
+def test_ensemble_is_the_mean_of_its_members_and_doubt_their_spread(peg: Contract) -> None:
+    tensors = random_tensors(peg)
+    network = MlpEnsemble(tensors)
+    out = np.zeros(3)
+    for seed in range(20):
+        observation = np.random.default_rng(seed).normal(size=24)
+        doubt = network.act(observation, out)
+        members = plain(tensors, observation)
+        np.testing.assert_allclose(out, members.mean(axis=0), atol=1e-5)
+        assert doubt == pytest.approx((members.std(axis=0) / tensors["output_scale"]).max(), abs=1e-5)
+
+
+@pytest.mark.torch
+def test_numpy_equals_torch(peg: Contract) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = random_tensors(peg, members=1)
+    observation = np.random.default_rng(3).normal(size=24)
+    values = torch.tensor((observation - tensors["input_mean"]) / tensors["input_scale"], dtype=torch.float32)[None]
+    for i in range(3):
+        values = values @ torch.tensor(tensors[f"layer{i}.weight"][0]) + torch.tensor(tensors[f"layer{i}.bias"][0])
+        values = torch.relu(values) if i < 2 else values
+    expected = values[0].numpy() * tensors["output_scale"] + tensors["output_mean"]
+    out = np.zeros(3)
+    assert MlpEnsemble(tensors).act(observation, out) == 0.0
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_observation_that_is_not_finite_gives_no_finite_action(peg: Contract) -> None:
+    out = np.zeros(3)
+    observation = np.zeros(24)
+    observation[7] = np.nan
+    MlpEnsemble(random_tensors(peg)).act(observation, out)
+    assert np.isnan(out).all()
+
+
+def test_checkpoint_comes_back_as_it_was_saved(peg: Contract, tmp_path: Path) -> None:
+    saved = save_checkpoint(tmp_path / "pi_001", about(peg), random_tensors(peg))
+    loaded, network = load_checkpoint(tmp_path / "pi_001", peg)
+    assert loaded.weights_sha256 == saved.weights_sha256
+    first, second = np.zeros(3), np.zeros(3)
+    network.act(np.ones(24), first)
+    MlpEnsemble(random_tensors(peg)).act(np.ones(24), second)
+    assert first.tolist() == second.tolist()
+
+
+def test_checkpoint_of_another_contract_is_refused(peg: Contract, lane: Contract, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "pi", about(peg), random_tensors(peg))
+    with pytest.raises(DaggerError, match=r"trained under another contract; expected .* \(lane\)"):
+        load_checkpoint(tmp_path / "pi", lane)
+
+
+def test_missing_or_changed_checkpoint_is_refused(peg: Contract, tmp_path: Path) -> None:
+    with pytest.raises(DaggerError, match=r"expected a policy here \(policy.json and weights.safetensors\)"):
+        load_checkpoint(tmp_path / "none", peg)
+    save_checkpoint(tmp_path / "pi", about(peg), random_tensors(peg))
+    weights = tmp_path / "pi" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(DaggerError, match="the file was changed or cut short"):
+        load_checkpoint(tmp_path / "pi", peg)
+    (tmp_path / "pi" / "policy.json").write_text("{}")
+    with pytest.raises(DaggerError, match="expected a description of a policy"):
+        load_checkpoint(tmp_path / "pi", peg)
+
+
+def test_checkpoint_of_another_size_is_refused(peg: Contract, lane: Contract, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "pi", about(peg), random_tensors(lane))
+    with pytest.raises(DaggerError, match="expected 24 inputs and 3 outputs, got 25 and 2"):
+        load_checkpoint(tmp_path / "pi", peg)
+
+
+def test_checkpoint_says_what_it_was_trained_on(peg: Contract, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "pi", about(peg), random_tensors(peg))
+    content = json.loads((tmp_path / "pi" / "policy.json").read_text())
+    assert content["columns"][0] == "peg_in_hole.pose.position.x"
+    assert content["actions"] == ["vx", "vy", "vz"]
+    assert len(content["weights_sha256"]) == 64
