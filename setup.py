@@ -53,7 +53,7 @@ if __name__ == "__main__":
         license="Apache-2.0",
         python_requires=">=3.10",
         packages=find_packages(include=["dagger_ros", "dagger_ros.*"]),
-        package_data={"dagger_ros": ["sim/models/*.xml", "evaluation/*.html"]},
+        package_data={"dagger_ros": ["evaluation/*.html"]},
         install_requires=REQUIRES,
         extras_require={"test": TEST_REQUIRES},
         entry_points={
