@@ -118,7 +118,8 @@ def keys() -> dict[str, str]:
     """Gives for each stage a digest of what its result depends on, the stages before it included."""
     venv = digest([sys.version, sys.base_prefix, str(VENV), ros_distribution()])
     packages = digest([venv, TORCH, *contents("setup.py", "tools/env.py", "tools/constraints.txt")])
-    links = sorted(str(path) for folder in ("config", "launch") for path in (ROOT / folder).rglob("*"))
+    shared = (path for folder in ("config", "launch") for path in (ROOT / folder).rglob("*"))
+    links = sorted(str(path) for path in shared if path.is_file() and path.suffix != ".pyc")
     built = contents("setup.py", "package.xml", "CMakeLists.txt", "msg/*.msg", "srv/*.srv")
     return {"venv": venv, "packages": packages, "build": digest([packages, *links, *built])}
 
