@@ -1,0 +1,137 @@
+"""What the launch files share: arguments, how they are read, and that the end of one process is the end of all."""
+
+import math
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, EmitEvent
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
+
+SHARE = Path(__file__).absolute().parent.parent  # share/dagger_ros, or the checkout
+PEG = str(SHARE / "config/contracts/peg.yaml")
+BOOLEAN = ("true", "false")
+
+ARGUMENTS = {
+    argument.name: argument
+    for argument in (
+        DeclareLaunchArgument(
+            "rule",
+            default_value="hg",
+            choices=("bc", "dagger", "hg"),
+            description="who drives and what becomes a label; in round 0 the expert drives whatever the rule",
+        ),
+        DeclareLaunchArgument(
+            "round",
+            default_value="",
+            description="number of the round, 0: demonstrations; empty: 0 without a policy, 1 with one",
+        ),
+        DeclareLaunchArgument(
+            "policy",
+            default_value="",
+            description="folder of a checkpoint, such as RUN/policies/pi_000; empty: no policy node",
+        ),
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of every node; empty: none"),
+        DeclareLaunchArgument(
+            "out",
+            default_value="",
+            description="folder of the round that episodes are recorded into; empty: no aggregator, no recording",
+        ),
+        DeclareLaunchArgument(
+            "node_config",
+            default_value=str(SHARE / "config/nodes"),
+            description="folder with one parameter file for each node; other arguments override what it says",
+        ),
+    )
+}
+
+
+class Given:
+    """The arguments as they were given. What cannot be is a RuntimeError that says so in one sentence.
+
+    Args:
+        context: Of the launch.
+    """
+
+    def __init__(self, context):
+        self._context = context
+
+    def text(self, name):
+        """As it stands."""
+        return LaunchConfiguration(name).perform(self._context)
+
+    def flag(self, name):
+        """Whether it is true."""
+        return self.text(name) == "true"
+
+    def existing(self, name):
+        """A path where something is."""
+        path = self.path(name)
+        if path is None or not path.exists():
+            raise RuntimeError(f"{name}: expected a path that exists, got {self.text(name)!r} (in {Path.cwd()})")
+        return path
+
+    def path(self, name):
+        """A path, or None if it is empty."""
+        return Path(self.text(name)).expanduser().absolute() if self.text(name) else None
+
+    def whole_number(self, name, *, least):
+        """A whole number that is not less than `least`."""
+        try:
+            number = int(self.text(name))
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise RuntimeError(f"{name}: expected a whole number >= {least}, got {self.text(name)!r}")
+        return number
+
+    def positive(self, name):
+        """A number above 0."""
+        try:
+            number = float(self.text(name))
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise RuntimeError(f"{name}: expected a number > 0, got {self.text(name)!r}")
+        return number
+
+    def policy(self):
+        """Folder of the checkpoint, or None."""
+        folder = self.existing("policy") if self.text("policy") else None
+        if folder is not None and not (folder / "policy.json").is_file():
+            raise RuntimeError(f"policy: expected a folder with policy.json, got {folder}")
+        return folder
+
+    def round(self, policy):
+        """Number of the round."""
+        if not self.text("round"):
+            return 0 if policy is None else 1
+        return self.whole_number("round", least=0)
+
+    def demonstrations(self, round_, policy):
+        """Whether the expert drives and nobody else; if not, there has to be a policy."""
+        rule = self.text("rule")
+        expert_drives = rule == "bc" or round_ == 0
+        if policy is None and not expert_drives:
+            raise RuntimeError(
+                f"policy: expected a folder with policy.json, since a policy drives in round {round_} of rule {rule}; "
+                "got nothing (without a policy: round:=0 or rule:=bc)"
+            )
+        return expert_drives
+
+
+def load_contract(path):
+    """The contract, read here so that what is wrong with it is said once, and not by each node."""
+    try:
+        from dagger_ros import contract
+    except ImportError as error:
+        raise RuntimeError(f"contract: expected a Python that can import dagger_ros to read it; {error}") from error
+    return contract.load_contract(path)
+
+
+def end_all(event, context):
+    """With a part missing the rest is of no use. An exception is what makes `ros2 launch` exit with an error."""
+    if context.is_shutdown:
+        return None
+    if event.returncode != 0:
+        raise RuntimeError(f"{event.process_name} ended with exit code {event.returncode}; all others are stopped")
+    return EmitEvent(event=Shutdown(reason=f"{event.process_name} ended"))

@@ -1,0 +1,88 @@
+"""Simulation: MuJoCo in place of the robot, and the graph around it, each node a process of its own.
+
+ros2 launch dagger_ros sim.launch.py                                       the expert demonstrates, in real time
+ros2 launch dagger_ros sim.launch.py policy:=runs/demo/policies/pi_006     a policy drives, an operator takes over
+ros2 launch dagger_ros sim.launch.py lockstep:=true out:=/tmp/round_000    recorded, as fast as it goes
+"""
+
+import sys
+from pathlib import Path
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+
+sys.path.insert(0, str(Path(__file__).absolute().parent))
+from dagger_ros_arguments import ARGUMENTS, BOOLEAN, PEG, Given, end_all, load_contract
+
+
+def generate_launch_description():
+    arguments = [
+        DeclareLaunchArgument(
+            "contract", default_value=PEG, description="task contract, a YAML file with a section 'simulation'"
+        ),
+        ARGUMENTS["rule"],
+        ARGUMENTS["round"],
+        ARGUMENTS["policy"],
+        DeclareLaunchArgument(
+            "lockstep",
+            default_value="false",
+            choices=BOOLEAN,
+            description="true: each tick waits for its command, as fast as it goes; false: real time",
+        ),
+        ARGUMENTS["namespace"],
+        DeclareLaunchArgument(
+            "headless",
+            default_value="true",
+            choices=("true",),
+            description="no window; the bridge has no viewer yet, so this is the only choice",
+        ),
+        DeclareLaunchArgument(
+            "seed",
+            default_value="0",
+            description="seed of the first episode; -1: wait for a call of the service mujoco_bridge/reset",
+        ),
+        DeclareLaunchArgument(
+            "repeat",
+            default_value="true",
+            choices=BOOLEAN,
+            description="true: a new episode, with the next seed, when one is over; false: one episode",
+        ),
+        ARGUMENTS["out"],
+        ARGUMENTS["node_config"],
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=graph)])
+
+
+def graph(context):
+    """The nodes that the arguments ask for."""
+    given = Given(context)
+    contract, config = given.existing("contract"), given.existing("node_config")
+    policy, out = given.policy(), given.path("out")
+    rule, round_, seed = given.text("rule"), given.round(policy), given.whole_number("seed", least=-1)
+    demonstrations = given.demonstrations(round_, policy)
+    load_contract(contract)
+
+    def node(executable, **parameters):
+        common = {"contract": str(contract), "lockstep": given.flag("lockstep"), "use_sim_time": True}
+        return Node(
+            package="dagger_ros",
+            executable=executable,
+            namespace=given.text("namespace"),
+            parameters=[str(config / f"{executable}.yaml"), {**common, **parameters}],
+            output="screen",
+            on_exit=end_all,
+        )
+
+    nodes = [
+        node("supervisor", rule=rule, round=round_, auto_arm=True, wait_for_policy=policy is not None),
+        # As dagger_ros.sim.experts.labeller_of_rule has it.
+        node("expert_label", expert="operator" if rule == "hg" and not demonstrations else "scripted"),
+    ]
+    if policy is not None:
+        nodes.append(node("policy", policy=str(policy)))
+    if out is not None:
+        nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), follow_simulation=True))
+    # Last, so that the others hear its first tick; its own time is not simulated, since it is where that comes from.
+    nodes.append(node("mujoco_bridge", seed=seed, repeat=given.flag("repeat"), use_sim_time=False))
+    return nodes
