@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,9 +42,9 @@ def lane() -> Contract:
 
 
 @pytest.fixture
-def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     """A ROS domain that no other test of this run uses, in the environment of this process and of its children."""
     pytest.importorskip("rclpy")
     domain = next(_DOMAINS)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    yield domain
+    return domain

@@ -160,7 +160,7 @@ def _siblings(location: tuple[int | str, ...]) -> str:
         elif isinstance(part, int):
             node = node.get("items", {})
         else:
-            named = next(iter(node.get("patternProperties", {}).values()), {})  # a mapping with free names
+            named: Any = next(iter(node.get("patternProperties", {}).values()), {})  # a mapping with free names
             node = node.get("properties", {}).get(part, named)
     return ", ".join(_resolved(schema, node).get("properties", {})) or "none"
 

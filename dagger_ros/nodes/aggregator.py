@@ -14,19 +14,11 @@ from dagger_ros.contract import DaggerError, stamp_from_ns, stamp_ns
 from dagger_ros.dataset import BagWriter, EpisodeInfo, RecordedTopic, episode_folder, write_episode
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, SimTick
-from dagger_ros.nodes.base import (
-    EVENT_QOS,
-    LEVEL_ERROR,
-    LEVEL_OK,
-    RECORD_QOS,
-    ContractNode,
-    message_class,
-    run_node,
-    sensor_qos,
-)
+from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, ContractNode, message_class, run_node
+from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.nodes.share import message_definition
 from dagger_ros.nodes.spin import poll
-from dagger_ros.srv import StartEpisode, StopEpisode
+from dagger_ros.srv import ResetSim, StartEpisode, StopEpisode
 
 __all__ = ["AggregatorNode", "main"]
 
@@ -47,7 +39,11 @@ class AggregatorNode(ContractNode):
         out = self.parameter("out", "", "folder of the round that episodes are added to; needed")
         self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
         self._rule = self.parameter("rule", "hg", "rule of the round; stands in episode.json")
-        follow = self.parameter("follow_simulation", False, "begin and end episodes as the simulation does")
+        next_seed = self.parameter(
+            "simulation_seed",
+            -1,
+            "run episodes in simulation: reset it with this seed, then the next; -1: do not",
+        )
         if not out:
             self.destroy_node()
             raise DaggerError("aggregator: expected the parameter 'out' (folder of the round), got nothing")
@@ -57,15 +53,18 @@ class AggregatorNode(ContractNode):
         self._sim_ns = 0
         self._last_decision: bytes | None = None
         self._problem = ""
-        self._follow = follow
+        self._next_seed = next_seed
+        self._drives_simulation = next_seed >= 0
+        self._first_tick = 0
+        self._last_tick: Any = None  # the SimTick that ended the episode
+        self._reset = self.create_client(ResetSim, "mujoco_bridge/reset") if self._drives_simulation else None
         self._events = self.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
         self._event = EpisodeEvent(event=EpisodeEvent.IDLE, round=self._round, episode=-1, seed=-1)
         self._topics = self._subscribe()
         self._definitions = {type_: message_definition(type_) for type_ in _GRAPH_TOPICS.values()}
         self.create_service(StartEpisode, "~/start_episode", self._on_start)
         self.create_service(StopEpisode, "~/stop_episode", self._on_stop)
-        # Repeated: a bag that begins later, and a node that joins late, must see it too.
-        self.create_steady_timer(1.0, lambda: self._events.publish(self._event))
+        self.create_steady_timer(1.0, self._on_timer)
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """What is being recorded."""
@@ -77,6 +76,7 @@ class AggregatorNode(ContractNode):
 
     def shut_down(self) -> None:
         """Finishes an open episode as a failed one: nothing recorded is lost, and nobody said that it succeeded."""
+        poll(self)
         if self._bag is not None:
             self.stop(success=False, failure="", metric=math.nan)
 
@@ -110,8 +110,8 @@ class AggregatorNode(ContractNode):
         if failure and failure not in self.contract.task.failure_labels:
             labels = ", ".join(self.contract.task.failure_labels)
             raise DaggerError(f"failure: expected one of {labels}, got {failure!r}")
-        poll(self)
         bag, self._bag = self._bag, None
+        self._last_tick = None
         if discard or self._last_decision is None:
             bag.discard()
             self._announce(EpisodeEvent.DISCARDED)
@@ -139,8 +139,8 @@ class AggregatorNode(ContractNode):
 
     def _subscribe(self) -> dict[str, RecordedTopic]:
         # First, so that the time of a lockstep tick is known before its messages are written.
-        if self.lockstep or self._follow:
-            self.create_subscription(SimTick, "sim/tick", self._on_tick, RECORD_QOS)
+        if self.lockstep or self._drives_simulation:
+            self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         contract = self.contract
         topics = {s.topic: s.type for s in contract.streams.values()}
         topics |= {camera.topic: camera.type for camera in contract.cameras.values()}
@@ -148,9 +148,9 @@ class AggregatorNode(ContractNode):
         topics |= {contract.action.topic: contract.action.type, **_GRAPH_TOPICS}
         recorded = {}
         for topic, type_ in topics.items():
-            qos = RECORD_QOS
+            qos = self.qos.record
             if topic in observed:
-                qos = sensor_qos(lockstep=self.lockstep)
+                qos = self.qos.sensor
             elif topic == "episode":
                 qos = EVENT_QOS
             self.create_subscription(message_class(type_), topic, partial(self._record, topic), qos, raw=True)
@@ -158,12 +158,13 @@ class AggregatorNode(ContractNode):
         return recorded
 
     def _record(self, topic: str, data: bytes) -> None:
-        if topic == "supervisor/decision":
-            self._last_decision = data
         if self._bag is None:
             return
         try:
             self._bag.write(topic, self._now_ns(), data)
+            if topic == "supervisor/decision":
+                self._last_decision = data
+                self._stop_when_complete()
         except OSError as error:
             self._problem = f"recording stopped: {error.strerror}; episode {self._episode} is not whole"
             self.get_logger().error(self._problem)
@@ -173,12 +174,36 @@ class AggregatorNode(ContractNode):
 
     def _on_tick(self, tick: Any) -> None:
         self._sim_ns = stamp_ns(tick.header.stamp)
-        if not self._follow:
+        if not self._drives_simulation or self._bag is None:
             return
-        if tick.start and self._bag is None:
-            self.start(tick.seed)
-        elif tick.done and self._bag is not None:
-            self.stop(success=tick.success, failure=tick.failure, metric=tick.metric)
+        if tick.start:
+            self._first_tick = tick.tick
+        elif tick.done and self._last_tick is None:
+            self._last_tick = tick
+            self._stop_when_complete()
+
+    def _stop_when_complete(self) -> None:
+        """Ends the simulation's episode; in lockstep not before the decision of every tick has come."""
+        tick = self._last_tick
+        if tick is None or self._bag is None:
+            return
+        if self.lockstep and self._bag.counts["supervisor/decision"] < tick.tick - self._first_tick:
+            return
+        self.stop(success=tick.success, failure=tick.failure, metric=tick.metric)
+        self._next_simulated_episode()
+
+    def _next_simulated_episode(self) -> None:
+        if self._reset is not None and self._bag is None and self._reset.service_is_ready():
+            self.start(self._next_seed)
+            self._reset.call_async(ResetSim.Request(seed=self._next_seed))
+            self._next_seed += 1
+
+    def _on_timer(self) -> None:
+        # Repeated: a bag that begins later, and a node that joins late, must see it too.
+        self._events.publish(self._event)
+        graph_is_up = self.count_publishers("supervisor/decision") > 0
+        if self._drives_simulation and graph_is_up:
+            self._next_simulated_episode()
 
     def _on_start(self, request: Any, response: Any) -> Any:
         try:
@@ -189,6 +214,7 @@ class AggregatorNode(ContractNode):
         return response
 
     def _on_stop(self, request: Any, response: Any) -> Any:
+        poll(self)  # what was sent before the request belongs to the episode
         try:
             self.stop(success=request.success, failure=request.failure, metric=request.metric, discard=request.discard)
             response.success, response.message = True, f"episode {self._episode} finished"

@@ -15,37 +15,21 @@ from rclpy.clock_type import ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from dagger_ros.contract import DaggerError, RowLayout, load_contract
+from dagger_ros.nodes.qos import GraphQos
 
 __all__ = [
-    "COMMAND_QOS",
-    "EVENT_QOS",
     "LEVEL_ERROR",
     "LEVEL_OK",
     "LEVEL_WARN",
-    "RECORD_QOS",
     "ContractNode",
     "message_class",
     "new_message",
     "run_node",
-    "sensor_qos",
 ]
 
-# One value in flight: an older command is worth nothing once a newer one is there.
-COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-# Every tick counts: deep enough for 10 s of ticks at 100 Hz.
-RECORD_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
-EVENT_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
 LEVEL_OK, LEVEL_WARN, LEVEL_ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-
-def sensor_qos(*, lockstep: bool) -> QoSProfile:
-    """For observations: best effort on a robot, where a late value is useless; reliable where every tick waits."""
-    policy = ReliabilityPolicy.RELIABLE if lockstep else ReliabilityPolicy.BEST_EFFORT
-    return QoSProfile(depth=10, reliability=policy)
 
 
 def message_class(type_name: str) -> Any:
@@ -100,6 +84,7 @@ class ContractNode(Node):
         self.lockstep = self.parameter(
             "lockstep", False, "run by the ticks of the simulation, as fast as they come, instead of by the clock"
         )
+        self.qos = GraphQos(self.lockstep)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)

@@ -11,8 +11,9 @@ from dagger_ros.contract import ExpertIntent, read_decision, stamp_from_ns
 from dagger_ros.control import newest_observation_ns
 from dagger_ros.expert import Labeller
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, SimTick
-from dagger_ros.nodes.base import COMMAND_QOS, EVENT_QOS, LEVEL_OK, LEVEL_WARN, RECORD_QOS, ContractNode, run_node
+from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
 from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.sim.experts import LABELLERS, make_labeller
 
 __all__ = ["ExpertLabelNode", "main"]
@@ -31,15 +32,15 @@ class ExpertLabelNode(ContractNode):
         self._tick: Any = None
         self._labels = 0
         self._intent = ExpertIntent()
-        self._publisher = self.create_publisher(ExpertAction, "expert/action", COMMAND_QOS)
+        self._publisher = self.create_publisher(ExpertAction, "expert/action", self.qos.command)
         self._message = ExpertAction(
             contract_sha256=self.contract.sha256, operator_id=self._labeller.operator_id, tick=-1
         )
         self._message.action = [0.0] * self.layout.action_size
         self._action = np.asarray(self._message.action)
-        self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, RECORD_QOS)
+        self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, self.qos.record)
         if self.lockstep:
-            self.create_subscription(SimTick, "sim/tick", self._on_tick, RECORD_QOS)
+            self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
             self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)

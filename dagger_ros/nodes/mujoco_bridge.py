@@ -12,17 +12,7 @@ from std_srvs.srv import SetBool
 
 from dagger_ros.contract import NEVER_NS, StreamReader, TopicWriter, stamp_from_ns
 from dagger_ros.msg import SimTick
-from dagger_ros.nodes.base import (
-    COMMAND_QOS,
-    LEVEL_OK,
-    LEVEL_WARN,
-    RECORD_QOS,
-    ContractNode,
-    message_class,
-    new_message,
-    run_node,
-    sensor_qos,
-)
+from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.sim import Perturbation, TaskStatus, load_plant
 from dagger_ros.srv import ResetSim
 
@@ -67,12 +57,12 @@ class MujocoBridgeNode(ContractNode):
             message = new_message(parts[0].type, period_ns=self.period_ns)
             self._describe(topic, message)
             self._writers[topic] = TopicWriter(parts, message)
-            self._topic_publishers[topic] = self.create_publisher(type(message), topic, sensor_qos(lockstep=True))
-        self._clock_publisher = self.create_publisher(Clock, "/clock", COMMAND_QOS)
-        self._ticks = self.create_publisher(SimTick, "sim/tick", RECORD_QOS)
+            self._topic_publishers[topic] = self.create_publisher(type(message), topic, self.qos.sensor_writer)
+        self._clock_publisher = self.create_publisher(Clock, "/clock", self.qos.command)
+        self._ticks = self.create_publisher(SimTick, "sim/tick", self.qos.record)
         self._reader = StreamReader(action)
         self._action = np.zeros(self.layout.action_size)
-        self.create_subscription(message_class(action.type), action.topic, self._on_command, COMMAND_QOS)
+        self.create_subscription(message_class(action.type), action.topic, self._on_command, self.qos.command)
         self.create_service(ResetSim, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         if self.lockstep:

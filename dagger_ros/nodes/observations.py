@@ -10,7 +10,7 @@ import numpy as np
 
 from dagger_ros.contract import NEVER_NS, Row, StreamReader, stamp_ns
 from dagger_ros.control import NewestStreams
-from dagger_ros.nodes.base import ContractNode, message_class, sensor_qos
+from dagger_ros.nodes.base import ContractNode, message_class
 from dagger_ros.supervisor import Reason
 
 __all__ = ["ObservationInput"]
@@ -41,7 +41,7 @@ class ObservationInput:
             indices = [i for i, s in enumerate(contract.streams.values()) if s.topic == topic]
             type_ = next(s.type for s in contract.streams.values() if s.topic == topic)
             node.create_subscription(
-                message_class(type_), topic, partial(self._receive, topic, indices), sensor_qos(lockstep=node.lockstep)
+                message_class(type_), topic, partial(self._receive, topic, indices), node.qos.sensor
             )
 
     def complete(self, tick: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from dagger_ros.contract import stamp_from_ns
 from dagger_ros.control import newest_observation_ns
 from dagger_ros.msg import PolicyAction, SimTick
-from dagger_ros.nodes.base import COMMAND_QOS, LEVEL_OK, LEVEL_WARN, RECORD_QOS, ContractNode, run_node
+from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.policy import load_checkpoint
 
@@ -28,7 +28,7 @@ class PolicyNode(ContractNode):
         self._observations = ObservationInput(self, self._on_message)
         self._tick: Any = None
         self._proposals = 0
-        self._publisher = self.create_publisher(PolicyAction, "policy/action", COMMAND_QOS)
+        self._publisher = self.create_publisher(PolicyAction, "policy/action", self.qos.command)
         self._message = PolicyAction(
             contract_sha256=self.contract.sha256,
             policy=self._about.name,
@@ -39,7 +39,7 @@ class PolicyNode(ContractNode):
         self._message.action = [0.0] * self.layout.action_size
         self._action = np.asarray(self._message.action)
         if self.lockstep:
-            self.create_subscription(SimTick, "sim/tick", self._on_tick, RECORD_QOS)
+            self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
             # A stream slower than the control rate must not hold the others up.
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)

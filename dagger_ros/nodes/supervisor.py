@@ -11,19 +11,9 @@ from std_srvs.srv import Trigger
 
 from dagger_ros.contract import NEVER_NS, DecisionWriter, ExpertIntent, InterventionReason, Mode, TopicWriter, stamp_ns
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, PolicyAction, SimTick
-from dagger_ros.nodes.base import (
-    COMMAND_QOS,
-    EVENT_QOS,
-    LEVEL_ERROR,
-    LEVEL_OK,
-    LEVEL_WARN,
-    RECORD_QOS,
-    ContractNode,
-    message_class,
-    new_message,
-    run_node,
-)
+from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, make_rule
 
 __all__ = ["SupervisorNode", "main"]
@@ -62,15 +52,15 @@ class SupervisorNode(ContractNode):
         action = self.contract.action
         self._command = TopicWriter([action], new_message(action.type, period_ns=self.period_ns))
         self._decision = DecisionWriter(GateDecision(), self._row, self.contract.sha256)
-        self._command_publisher = self.create_publisher(message_class(action.type), action.topic, COMMAND_QOS)
-        self._decision_publisher = self.create_publisher(GateDecision, "supervisor/decision", RECORD_QOS)
-        self.create_subscription(PolicyAction, "policy/action", self._on_policy, COMMAND_QOS)
-        self.create_subscription(ExpertAction, "expert/action", self._on_expert, COMMAND_QOS)
+        self._command_publisher = self.create_publisher(message_class(action.type), action.topic, self.qos.command)
+        self._decision_publisher = self.create_publisher(GateDecision, "supervisor/decision", self.qos.record)
+        self.create_subscription(PolicyAction, "policy/action", self._on_policy, self.qos.command)
+        self.create_subscription(ExpertAction, "expert/action", self._on_expert, self.qos.command)
         self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
         for name, (event, _) in _SERVICES.items():
             self.create_service(Trigger, f"~/{name}", partial(self._on_request, event))
         if self.lockstep:
-            self.create_subscription(SimTick, "sim/tick", self._on_tick, RECORD_QOS)
+            self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
 

@@ -40,9 +40,7 @@ def test_joints_are_read_by_name_whatever_the_order_of_the_message() -> None:
     assert out.tolist() == [4.0, 5.0]
 
 
-@pytest.mark.parametrize(
-    "message", [joint_state(["a"], [1.0]), joint_state(["a", "b"], [1.0]), joint_state([], [])]
-)
+@pytest.mark.parametrize("message", [joint_state(["a"], [1.0]), joint_state(["a", "b"], [1.0]), joint_state([], [])])
 def test_message_without_a_selected_joint_is_refused(message: Message) -> None:
     reader = StreamReader(stream("sensor_msgs/msg/JointState", ["position.a", "position.b"], "rad"))
     assert not reader.read(message, np.zeros(2))
@@ -98,7 +96,9 @@ def test_streams_on_one_topic_share_its_message() -> None:
         stream("sensor_msgs/msg/JointState", ["position.a", "position.b"], "rad"),
         stream("sensor_msgs/msg/JointState", ["effort.b"], "N*m"),
     ]
-    message = TopicWriter(parts, new_message(parts[0].type, period_ns=1)).fill([np.array([1.0, 2.0]), np.array([9.0])], 0)
+    message = TopicWriter(parts, new_message(parts[0].type, period_ns=1)).fill(
+        [np.array([1.0, 2.0]), np.array([9.0])], 0
+    )
     assert (list(message.name), list(message.position), list(message.effort)) == (["a", "b"], [1.0, 2.0], [0.0, 9.0])
 
 

@@ -224,19 +224,29 @@ def test_sim_without_a_policy_demonstrates(launched: Callable[[str], Launched]) 
 def test_sim_with_a_policy_and_a_folder_starts_every_node(
     launched: Callable[[str], Launched], policy: Path, tmp_path: Path
 ) -> None:
-    graph = launched("sim").graph(
-        policy=policy, out=tmp_path / "round", round=3, lockstep="true", namespace="left", seed=7, repeat="false"
-    )
+    graph = launched("sim").graph(policy=policy, out=tmp_path / "round", round=3, lockstep="true", namespace="left")
     assert set(graph) == set(NODES)
     assert {node.settings["namespace"] for node in graph.values()} == {"left"}
     assert all(node.parameters["lockstep"] is True for node in graph.values())
     assert graph["policy"].parameters["policy"] == str(policy)
     assert graph["supervisor"].parameters["wait_for_policy"] is True
-    assert graph["aggregator"].parameters["follow_simulation"] is True
     assert graph["aggregator"].parameters["out"] == str(tmp_path / "round")
     assert [graph[name].parameters["round"] for name in ("supervisor", "aggregator")] == [3, 3]
-    assert graph["mujoco_bridge"].parameters["seed"] == 7
+
+
+@pytest.mark.launch
+def test_recorded_simulation_waits_for_the_recorder(launched: Callable[[str], Launched], tmp_path: Path) -> None:
+    graph = launched("sim").graph(out=tmp_path / "round", seed=7)
+    assert graph["aggregator"].parameters["simulation_seed"] == 7
+    assert graph["mujoco_bridge"].parameters["seed"] == -1
     assert graph["mujoco_bridge"].parameters["repeat"] is False
+
+
+@pytest.mark.launch
+def test_simulation_that_is_not_recorded_starts_by_itself(launched: Callable[[str], Launched]) -> None:
+    bridge = launched("sim").graph(seed=7, repeat="false")["mujoco_bridge"]
+    assert bridge.parameters["seed"] == 7
+    assert bridge.parameters["repeat"] is False
 
 
 @pytest.mark.launch
@@ -263,7 +273,7 @@ def test_robot_is_armed_by_a_person_only(launched: Callable[[str], Launched], po
     graph = launched("robot").graph(contract=contract_path("peg"), policy=policy, out=tmp_path / "round", joy="true")
     assert list(graph) == ["supervisor", "policy", "expert_label", "aggregator", "joy_node"]
     assert graph["supervisor"].parameters["auto_arm"] is False
-    assert graph["aggregator"].parameters["follow_simulation"] is False
+    assert graph["aggregator"].parameters["simulation_seed"] == -1
     assert all(graph[name].parameters["lockstep"] is False for name in list(graph)[:4])
     assert graph["joy_node"].settings["package"] == "joy"
 
@@ -316,6 +326,7 @@ def test_replay_never_commands_a_robot(namespace: str, launched: Callable[[str],
         ("sim", {"policy": "{tmp}"}, "policy: expected a folder with policy.json"),
         ("sim", {"contract": "nowhere.yaml"}, "contract: expected a path that exists, got 'nowhere.yaml'"),
         ("sim", {"round": "two"}, "round: expected a whole number >= 0, got 'two'"),
+        ("sim", {"out": "{tmp}", "repeat": "false"}, "repeat: expected true with out"),
         ("sim", {"seed": -2}, "seed: expected a whole number >= -1, got '-2'"),
         ("robot", {}, "missing|required|contract"),
         ("robot", {"contract": "{peg}", "expert": "none"}, "expert: expected scripted or operator"),

@@ -1,0 +1,192 @@
+"""The graph in one process: the same rows as without ROS, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import contract_path
+from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, load_contract
+from dagger_ros.control import ControlTick
+from dagger_ros.dataset import finish_round, labelled_frames, load_round, read_episode, read_rows
+from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
+from dagger_ros.sim import Perturbation, load_plant, rollout
+from dagger_ros.sim.experts import labeller_of_rule, make_labeller
+from dagger_ros.supervisor import Gate, make_rule
+
+pytest.importorskip("rclpy")
+from dagger_ros.nodes.lockstep import LockstepGraph
+
+pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.usefixtures("ros_domain")]
+
+
+def weak_policy(task: str, folder: Path) -> Path:
+    """A policy that is bad enough for an operator to be needed: small random weights."""
+    contract = load_contract(contract_path(task))
+    layout = RowLayout(contract)
+    rng = np.random.default_rng(0)
+    sizes = (layout.observation_size, 32, layout.action_size)
+    tensors: dict[str, Any] = {}
+    for i in range(2):
+        tensors[f"layer{i}.weight"] = rng.normal(size=(2, sizes[i], sizes[i + 1])).astype(np.float32) * 0.2
+        tensors[f"layer{i}.bias"] = np.zeros((2, 1, sizes[i + 1]), np.float32)
+    half = [(d.upper - d.lower) / 2 for d in contract.action.dimensions_]
+    tensors |= {
+        "input_mean": np.zeros(sizes[0], np.float32),
+        "input_scale": np.ones(sizes[0], np.float32),
+        "output_mean": np.array([(d.upper + d.lower) / 2 for d in contract.action.dimensions_], np.float32),
+        "output_scale": np.array(half, np.float32),
+    }
+    columns, actions = layout.columns(), contract.action.dimensions
+    save_checkpoint(folder, Checkpoint("pi_000", 0, contract.sha256, 0, columns, actions, (), {}), tensors)
+    return folder
+
+
+def without_ros(
+    task: str, rule: str, round_index: int, policy: Path | None, seeds: list[int], perturbation: dict[str, float]
+) -> list[Any]:
+    contract = load_contract(contract_path(task))
+    plant = load_plant(contract, contract_path(task), Perturbation(**perturbation))
+    gate = Gate(contract, make_rule(rule, round_index=round_index, beta="exponential"), auto_arm=True)
+    labeller = make_labeller(labeller_of_rule(rule, round_index), contract)
+    control = ControlTick(gate, labeller, load_checkpoint(policy, contract) if policy else None)
+    layout, ticks = RowLayout(contract), contract.horizon_ticks
+    return [
+        rollout(plant, control, layout, seed=seed, ticks=ticks, round_index=round_index, episode=i)[0]
+        for i, seed in enumerate(seeds)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "round_index", "perturbation"),
+    [
+        ("hg", 0, {}),
+        ("hg", 1, {}),
+        ("dagger", 1, {}),
+        ("hg", 1, {"observation_delay_s": 0.1, "observation_drop": 0.2, "observation_noise": 1.0}),
+    ],
+)
+def test_graph_and_in_process_rollouts_give_the_same_rows(
+    task: str, rule: str, round_index: int, perturbation: dict[str, float], tmp_path: Path
+) -> None:
+    contract, seeds = load_contract(contract_path(task)), [21, 22]
+    policy = weak_policy(task, tmp_path / "pi_000") if round_index else None
+    out = tmp_path / "round"
+    with LockstepGraph(
+        contract_path(task),
+        rule=rule,
+        round_index=round_index,
+        beta="exponential",
+        policy=policy,
+        out=out,
+        perturbation=perturbation,
+    ) as graph:
+        for seed in seeds:
+            graph.run_episode(seed)
+    expected = without_ros(task, rule, round_index, policy, seeds, perturbation)
+    for i, rows in enumerate(expected):
+        recorded = read_rows(out / "episodes" / f"{i:06d}" / "bag", RowLayout(contract))
+        assert len(recorded) == len(rows)
+        for name in rows.dtype.names:
+            assert recorded[name].tobytes() == rows[name].tobytes(), f"episode {i}: {name} differs"
+    modes = {Mode(m) for rows in expected for m in np.unique(rows["mode"])}
+    if round_index:
+        assert {Mode.POLICY, Mode.EXPERT} <= modes
+
+
+def test_round_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    bags = []
+    for name in ("a", "b"):
+        with LockstepGraph(contract_path("peg"), rule="bc", round_index=0, out=tmp_path / name) as graph:
+            graph.run_episode(5)
+        bags.append((tmp_path / name / "episodes/000000/bag/bag.mcap").read_bytes())
+    assert bags[0] == bags[1]
+
+
+@pytest.fixture
+def round_folder(tmp_path: Path) -> Path:
+    """A finished round of two demonstrations."""
+    folder = tmp_path / "rounds" / "000"
+    with LockstepGraph(contract_path("peg"), rule="hg", round_index=0, out=folder) as graph:
+        for seed in (1, 2):
+            graph.run_episode(seed)
+    finish_round(folder, load_contract(contract_path("peg")), 2)
+    return folder
+
+
+def test_round_says_who_did_what(round_folder: Path) -> None:
+    contract = load_contract(contract_path("peg"))
+    round_ = load_round(round_folder, contract)
+    assert [e.seed for e in round_.episodes] == [1, 2]
+    assert round_.operator_id == "scripted peg expert"
+    assert all(e.success and e.takeover_reasons == {"demonstration": 1} for e in round_.episodes)
+    observations, labels = labelled_frames([round_folder], contract)
+    assert len(observations) == len(labels) == round_.labels > 50
+    info = read_episode(round_folder / "episodes" / "000001")
+    assert (info.seed, info.success, info.contract_sha256) == (2, True, contract.sha256)
+    assert info.messages["supervisor/decision"] == round_.episodes[1].ticks
+    assert info.messages["joint_states"] == info.messages["command"] == round_.episodes[1].ticks
+
+
+def test_every_frame_carries_its_provenance(round_folder: Path) -> None:
+    rows = read_rows(round_folder / "episodes/000001/bag", RowLayout(load_contract(contract_path("peg"))))
+    assert (rows["seed"] == 2).all()
+    assert (rows["episode"] == 1).all()
+    assert (rows["round"] == 0).all()
+    assert (rows["operator_id"] == b"scripted peg expert").all()
+    assert (rows["label_source"] == Label.EXPERT).all()
+
+
+def test_bag_is_read_by_the_mcap_reader_too(round_folder: Path) -> None:
+    from mcap.reader import make_reader
+
+    with (round_folder / "episodes/000000/bag/bag.mcap").open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    assert summary.statistics is not None
+    assert summary.statistics.message_count > 100
+    assert {s.name for s in summary.schemas.values()} >= {"dagger_ros/msg/GateDecision", "sensor_msgs/msg/JointState"}
+
+
+@pytest.mark.parametrize("size", [0, 100, 5_000])
+def test_truncated_bag_is_refused_and_left_as_it_is(round_folder: Path, size: int) -> None:
+    contract = load_contract(contract_path("peg"))
+    bag = round_folder / "episodes/000000/bag/bag.mcap"
+    bag.write_bytes(bag.read_bytes()[:size])
+    with pytest.raises(DaggerError, match=r"bag: expected a whole rosbag2 folder \(MCAP\); it is damaged or cut short"):
+        read_rows(bag.parent, RowLayout(contract))
+    with pytest.raises(
+        DaggerError, match=r"bag.mcap: expected the file that manifest.json names; it is gone or changed"
+    ):
+        labelled_frames([round_folder], contract)
+    assert bag.stat().st_size == size
+
+
+def test_round_without_a_manifest_is_refused(round_folder: Path) -> None:
+    (round_folder / "manifest.json").unlink()
+    with pytest.raises(DaggerError, match=r"000: expected a finished round; there is no manifest.json"):
+        load_round(round_folder, load_contract(contract_path("peg")))
+
+
+def test_round_of_another_contract_is_refused(round_folder: Path) -> None:
+    lane = load_contract(contract_path("lane"))
+    with pytest.raises(DaggerError, match=r"expected a round under contract .* \(lane\), found .* \(peg\)"):
+        load_round(round_folder, lane)
+    with pytest.raises(DaggerError, match="frames of different contracts do not mix"):
+        read_rows(round_folder / "episodes/000000/bag", RowLayout(lane))
+
+
+def test_episode_that_is_gone_is_named(round_folder: Path) -> None:
+    shutil.rmtree(round_folder / "episodes/000001")
+    with pytest.raises(DaggerError, match=r"000001/episode.json: expected the description of a finished episode"):
+        finish_round(round_folder, load_contract(contract_path("peg")), 2)
+
+
+def test_graph_whose_policy_is_of_another_contract_does_not_start(tmp_path: Path) -> None:
+    policy = weak_policy("lane", tmp_path / "pi")
+    with pytest.raises(DaggerError, match="trained under another contract"):
+        LockstepGraph(contract_path("peg"), rule="hg", round_index=1, policy=policy)

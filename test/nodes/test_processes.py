@@ -1,0 +1,152 @@
+"""Every node its own process, in real time and in lockstep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import contract_path
+from dagger_ros.contract import Label, Mode, RowLayout, load_contract
+from dagger_ros.dataset import read_episode, read_rows
+
+rclpy = pytest.importorskip("rclpy")
+from rclpy.executors import SingleThreadedExecutor
+
+from dagger_ros.msg import GateDecision, SimTick
+from dagger_ros.nodes.qos import GraphQos
+
+QOS = GraphQos(lockstep=False)
+pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.slow]
+
+# Not a measure of speed: how long a hung graph is waited for before the test fails.
+PATIENCE_S = 120.0
+
+
+class Graph:
+    """Node processes in one process group, and a node that listens to them."""
+
+    def __init__(self, context: Any, log: Path) -> None:
+        self.node = rclpy.create_node("listener", context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._log = log
+
+    def start(self, name: str, **parameters: object) -> None:
+        arguments = [
+            f"{key}:={str(value).lower() if isinstance(value, bool) else value}" for key, value in parameters.items()
+        ]
+        options = [item for argument in arguments for item in ("-p", argument)]
+        group = next(iter(self.processes.values())).pid if self.processes else 0
+        with (self._log / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", f"dagger_ros.nodes.{name}", "--ros-args", *options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: os.setpgid(0, group),
+            )
+
+    def wait_for(self, done: Callable[[], bool]) -> None:
+        end_ns = self.node.get_clock().now().nanoseconds + int(PATIENCE_S * 1e9)
+        while not done():
+            self.executor.spin_once(timeout_sec=1.0)
+            dead = {n: p.returncode for n, p in self.processes.items() if p.poll() is not None}
+            assert not dead, f"ended by themselves: {dead}\n{self.logs()}"
+            assert self.node.get_clock().now().nanoseconds < end_ns, f"nothing happened\n{self.logs()}"
+
+    def has_publishers(self, *topics: str) -> bool:
+        return all(self.node.count_publishers(topic) > 0 for topic in topics)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(self._log.glob("*.log")))
+
+
+@contextmanager
+def graph(domain: int, log: Path) -> Iterator[Graph]:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    result = Graph(context, log)
+    try:
+        yield result
+    finally:
+        for process in result.processes.values():
+            process.send_signal(signal.SIGINT)
+        codes = {}
+        for name, process in result.processes.items():
+            try:
+                codes[name] = process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                codes[name] = process.wait()
+        result.executor.shutdown()
+        result.node.destroy_node()
+        context.try_shutdown()
+    assert set(codes.values()) == {0}, f"{codes}\n{result.logs()}"
+    group = next(iter(result.processes.values())).pid
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)  # nobody of the group is left
+
+
+@pytest.mark.parametrize("lockstep", [False, True], ids=["real_time", "lockstep"])
+def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_domain: int, tmp_path: Path) -> None:
+    contract, round_folder = load_contract(contract_path("peg")), tmp_path / "round"
+    common = {"contract": contract_path("peg"), "lockstep": lockstep}
+    sim_time = {"use_sim_time": True}
+    successes: list[Any] = []
+    modes: set[int] = set()
+    with graph(ros_domain, tmp_path) as processes:
+        processes.node.create_subscription(
+            SimTick,
+            "sim/tick",
+            lambda t: successes.append(t) if t.done and t.success else None,
+            QOS.record,
+        )
+        processes.node.create_subscription(GateDecision, "supervisor/decision", lambda d: modes.add(d.mode), QOS.record)
+        processes.start("mujoco_bridge", **common)
+        processes.start("supervisor", **common, **sim_time, rule="bc", round=0, auto_arm=True, wait_for_policy=False)
+        processes.start("expert_label", **common, **sim_time)
+        processes.wait_for(lambda: processes.has_publishers("sim/tick", "supervisor/decision", "expert/action"))
+        processes.start("aggregator", **common, out=round_folder, round=0, rule="bc", simulation_seed=3)
+        processes.wait_for(lambda: len(successes) >= 2)
+    assert modes >= {int(Mode.EXPERT)}
+    info = read_episode(round_folder / "episodes/000000")
+    rows = read_rows(round_folder / "episodes/000000/bag", RowLayout(contract))
+    assert info.seed == 3
+    assert info.success
+    assert (rows["label_source"] == Label.EXPERT).sum() > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("supervisor", {}, "expected the parameter 'contract'"),
+        ("supervisor", {"contract": "nowhere.yaml"}, "nowhere.yaml: expected a task contract"),
+        ("supervisor", {"contract": contract_path("peg"), "rule": "magic"}, "rule: expected one of bc, dagger, hg"),
+        ("policy", {"contract": contract_path("peg"), "policy": "nowhere"}, "nowhere: expected a policy here"),
+        ("expert_label", {"contract": contract_path("peg"), "expert": "me"}, "expert: expected one of scripted"),
+        ("aggregator", {"contract": contract_path("peg")}, "expected the parameter 'out'"),
+        ("mujoco_bridge", {"contract": contract_path("peg"), "perturbation.friction": -1.0}, "perturbation friction"),
+    ],
+)
+def test_node_with_a_wrong_parameter_says_so_and_exits_with_2(
+    name: str, parameters: dict[str, object], message: str, ros_domain: int
+) -> None:
+    options = [item for key, value in parameters.items() for item in ("-p", f"{key}:={value}")]
+    result = subprocess.run(
+        [sys.executable, "-m", f"dagger_ros.nodes.{name}", "--ros-args", *options],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 2
