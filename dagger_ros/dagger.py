@@ -22,7 +22,7 @@ from dagger_ros.contract.files import write_file
 from dagger_ros.dataset import Round, finish_round, labelled_frames, load_round, manifest_sha256, round_folder
 from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
 from dagger_ros.learning import TrainingSettings, train
-from dagger_ros.policy import Checkpoint, save_checkpoint
+from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
 from dagger_ros.sim import TaskStatus
 from dagger_ros.supervisor import make_rule
 
@@ -231,7 +231,7 @@ def _trained_on(folder: Path, contract: Contract) -> dict[str, Any]:
 
 
 def _evaluate(out: Path, policy: Path, runner: PanelRunner, k: int, progress: Progress) -> PanelResult:
-    folder = out / "panels" / policy.name
+    folder = _panel_folder(out, k)
     if folder.exists():
         return PanelResult.read(folder)
     with progress.stage(f"round {k}: panel", runner.panel.count) as advance:
@@ -242,6 +242,10 @@ def _evaluate(out: Path, policy: Path, runner: PanelRunner, k: int, progress: Pr
 
 def _policy_folder(out: Path, k: int) -> Path:
     return out / "policies" / f"pi_{k:03d}"
+
+
+def _panel_folder(out: Path, k: int) -> Path:
+    return out / "panels" / f"pi_{k:03d}"
 
 
 def _write_result(
@@ -290,6 +294,14 @@ def _prepare(
     if different:
         lines = [f"  {key}: the run has {there.get(key)}, you asked for {wanted.get(key)}" for key in different]
         raise DaggerError("\n".join([f"{out}: this is another run; it cannot be resumed with", *lines]))
+    # Everything that will be built on is read once before anything is written.
+    for k in range(config.rounds + 1):
+        if round_folder(out, k).exists():
+            load_round(round_folder(out, k), contract)
+        if _policy_folder(out, k).exists():
+            load_checkpoint(_policy_folder(out, k), contract)
+        if _panel_folder(out, k).exists():
+            PanelResult.read(_panel_folder(out, k))
 
 
 def _keep_interrupted(part: Path) -> None:

@@ -1,0 +1,214 @@
+"""The loop, end to end and through the graph, in small."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import TASKS, contract_path
+from dagger_ros.contract import DaggerError
+
+pytest.importorskip("rclpy")
+pytest.importorskip("torch")
+from dagger_ros.dagger import RoundResult, RunConfig, run
+from dagger_ros.evaluation import Panel
+from dagger_ros.learning import TrainingSettings
+from dagger_ros.nodes.lockstep import collect_round
+
+pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.torch, pytest.mark.usefixtures("ros_domain")]
+
+PANEL = Panel(name="small", first_seed=1_000_000_000, count=3, perturbation={})
+QUICK = TrainingSettings(members=1, hidden=(32,), steps=150)
+RULES = {"peg": "hg", "lane": "dagger"}
+
+
+class Notes:
+    """Progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rounds: list[RoundResult] = []
+        self.stages: list[str] = []
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        self.stages.append(name)
+        done: list[int] = []
+        yield done.append
+        assert sum(done) == total
+
+    def round_done(self, result: RoundResult) -> None:
+        self.rounds.append(result)
+
+
+def small_run(out: Path, task: str = "peg", *, resume: bool = False, **config: Any) -> tuple[dict[str, Any], Notes]:
+    settings = {"rule": RULES[task], "rounds": 1, "seed": 0, "demonstrations": 1, "episodes": 1, "training": QUICK}
+    notes = Notes()
+    result = run(
+        RunConfig(**(settings | config)),
+        contract_path(task),
+        out,
+        PANEL,
+        collect=collect_round,
+        progress=notes,
+        resume=resume,
+        workers=1,
+    )
+    return result, notes
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished peg run; tests work on copies."""
+    out = tmp_path_factory.mktemp("runs") / "peg"
+    small_run(out)
+    return out
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_same_command_twice_gives_the_same_bytes(task: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        small_run(tmp_path / name, task)
+    first, second = files(tmp_path / "a"), files(tmp_path / "b")
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_run_leaves_the_tree_of_the_design(finished: Path) -> None:
+    assert {
+        "config.json",
+        "contract.yaml",
+        "result.json",
+        "report/index.html",
+        "rounds/000/manifest.json",
+        "rounds/000/episodes/000000/episode.json",
+        "rounds/000/episodes/000000/bag/metadata.yaml",
+        "rounds/000/episodes/000000/bag/bag.mcap",
+        "rounds/001/manifest.json",
+        "policies/pi_000/policy.json",
+        "policies/pi_001/weights.safetensors",
+        "panels/pi_001/rollouts.json",
+    } <= files(finished).keys()
+
+
+def test_result_has_the_schema_that_it_names(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert list(result) == ["schema", "task", "rule", "seed", "contract_sha256", "rounds", "recommended", "stop"]
+    assert result["schema"] == "dagger_ros.result/1"
+    assert [r["policy"] for r in result["rounds"]] == ["pi_000", "pi_001"]
+    for round_ in result["rounds"]:
+        assert set(round_) == {
+            "round",
+            "policy",
+            "labels_new",
+            "labels_total",
+            "takeovers",
+            "intervention_rate",
+            "panel",
+        }
+        assert round_["panel"]["n"] == PANEL.count
+        low, high = round_["panel"]["success_ci95"]
+        assert 0 <= low <= round_["panel"]["success_rate"] <= high <= 1
+    assert result["stop"]["reason"] == "all 1 rounds are done"
+
+
+def test_finished_run_is_resumed_without_doing_anything_again(copy: Path) -> None:
+    before = files(copy)
+    _, notes = small_run(copy, resume=True)
+    assert notes.stages == []
+    assert files(copy) == before
+
+
+@pytest.mark.parametrize("lost", ["panels/pi_001", "policies/pi_001", "rounds/001"])
+def test_interrupted_run_resumes_to_the_same_bytes(copy: Path, lost: str) -> None:
+    expected = files(copy)
+    order = ["rounds/001", "policies/pi_001", "panels/pi_001"]
+    for name in order[order.index(lost) :]:
+        shutil.rmtree(copy / name)
+    (copy / "result.json").unlink()
+    small_run(copy, resume=True)
+    assert files(copy) == expected
+
+
+def test_episodes_of_an_interrupted_round_are_kept(copy: Path) -> None:
+    for name in ("rounds/001", "policies/pi_001", "panels/pi_001"):
+        shutil.rmtree(copy / name)
+    part = copy / "rounds/.001.part/episodes/000000"
+    part.mkdir(parents=True)
+    (part / "what_the_robot_did").write_text("dear")
+    small_run(copy, resume=True)
+    assert (copy / "rounds/001.interrupted.0/episodes/000000/what_the_robot_did").read_text() == "dear"
+
+
+def test_finished_run_takes_more_rounds(copy: Path) -> None:
+    result, notes = small_run(copy, resume=True, rounds=2)
+    assert [r.policy for r in notes.rounds] == ["pi_000", "pi_001", "pi_002"]
+    assert result["rounds"][-1]["round"] == 2
+
+
+def refused(copy: Path, message: str, **arguments: Any) -> None:
+    before = files(copy)
+    with pytest.raises(DaggerError, match=message):
+        small_run(copy, **arguments)
+    assert files(copy) == before
+
+
+def test_folder_with_another_run_is_refused(copy: Path) -> None:
+    refused(copy, "expected a folder that is new or empty; give another --out, or --resume")
+    refused(copy, "this is another run.*\n  seed: the run has 0, you asked for 1", resume=True, seed=1)
+    refused(copy, "contract_sha256: the run has", resume=True, task="lane")
+
+
+def test_round_without_a_manifest_is_refused(copy: Path) -> None:
+    (copy / "rounds/001/manifest.json").unlink()
+    refused(copy, "expected a finished round; there is no manifest.json", resume=True)
+
+
+def test_policy_that_was_changed_is_refused(copy: Path) -> None:
+    shutil.rmtree(copy / "panels/pi_001")
+    weights = copy / "policies/pi_001/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    refused(copy, "the file was changed or cut short", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"rounds": 0}, "rounds: expected a whole number >= 1, got 0"),
+        ({"rule": "magic"}, "rule: expected one of bc, dagger, hg"),
+        ({"beta": "cubic"}, "beta: expected one of"),
+        ({"seed": -1}, "seed: expected"),
+        ({"episodes": 5000}, "episodes: expected at most 1000"),
+        ({"max_labels": 0}, "max_labels: expected"),
+    ],
+)
+def test_impossible_settings_are_refused(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DaggerError, match=message):
+        small_run(tmp_path / "run", **config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_stops_at_the_labels_asked_for(tmp_path: Path) -> None:
+    result, _ = small_run(tmp_path / "run", rounds=5, max_labels=10)
+    assert len(result["rounds"]) == 1
+    assert "at least the 10 asked for" in result["stop"]["reason"]
+
+
+def test_bc_collects_only_demonstrations(tmp_path: Path) -> None:
+    result, _ = small_run(tmp_path / "run", rule="bc")
+    assert [r["intervention_rate"] for r in result["rounds"]] == [1.0, 1.0]
+    assert result["rounds"][1]["labels_total"] == sum(r["labels_new"] for r in result["rounds"])
