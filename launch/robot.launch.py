@@ -73,7 +73,7 @@ def graph(context):
     if expert != "none":
         nodes.append(node("expert_label", expert=expert))
     if out is not None:
-        nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), follow_simulation=False))
+        nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), simulation_seed=-1))
     if given.flag("joy"):
         nodes.append(process("joy", "joy_node", []))
     return nodes

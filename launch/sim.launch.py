@@ -46,7 +46,7 @@ def generate_launch_description():
             "repeat",
             default_value="true",
             choices=BOOLEAN,
-            description="true: a new episode, with the next seed, when one is over; false: one episode",
+            description="true: a new episode, with the next seed, when one is over; false: one episode, not recorded",
         ),
         ARGUMENTS["out"],
         ARGUMENTS["node_config"],
@@ -61,6 +61,9 @@ def graph(context):
     policy, out = given.policy(), given.path("out")
     rule, round_, seed = given.text("rule"), given.round(policy), given.whole_number("seed", least=-1)
     demonstrations = given.demonstrations(round_, policy)
+    repeat = given.flag("repeat")
+    if out is not None and not repeat:
+        raise RuntimeError("repeat: expected true with out, since recording goes on until it is stopped; got false")
     load_contract(contract)
 
     def node(executable, **parameters):
@@ -82,7 +85,9 @@ def graph(context):
     if policy is not None:
         nodes.append(node("policy", policy=str(policy)))
     if out is not None:
-        nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), follow_simulation=True))
-    # Last, so that the others hear its first tick; its own time is not simulated, since it is where that comes from.
-    nodes.append(node("mujoco_bridge", seed=seed, repeat=given.flag("repeat"), use_sim_time=False))
+        # It begins the episodes, so that none is missed: the bridge waits for it.
+        nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), simulation_seed=seed))
+        seed, repeat = -1, False
+    # Its own time is not simulated: it is where that comes from.
+    nodes.append(node("mujoco_bridge", seed=seed, repeat=repeat, use_sim_time=False))
     return nodes
