@@ -76,7 +76,7 @@ class AggregatorNode(ContractNode):
 
     def shut_down(self) -> None:
         """Finishes an open episode as a failed one: nothing recorded is lost, and nobody said that it succeeded."""
-        poll(self)
+        self._drain()
         if self._bag is not None:
             self.stop(success=False, failure="", metric=math.nan)
 
@@ -136,6 +136,10 @@ class AggregatorNode(ContractNode):
         )
         write_episode(episode_folder(self._out, self._episode), info)
         self._announce(EpisodeEvent.FINISHED, success=success, failure=failure, metric=metric)
+
+    def _drain(self) -> None:
+        while poll(self.subscriptions):
+            pass
 
     def _subscribe(self) -> dict[str, RecordedTopic]:
         # First, so that the time of a lockstep tick is known before its messages are written.
@@ -214,7 +218,7 @@ class AggregatorNode(ContractNode):
         return response
 
     def _on_stop(self, request: Any, response: Any) -> Any:
-        poll(self)  # what was sent before the request belongs to the episode
+        self._drain()  # what was sent before the request belongs to the episode
         try:
             self.stop(success=request.success, failure=request.failure, metric=request.metric, discard=request.discard)
             response.success, response.message = True, f"episode {self._episode} finished"

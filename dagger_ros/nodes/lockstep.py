@@ -71,6 +71,7 @@ class LockstepGraph:
         except DaggerError:
             self.close()
             raise
+        self._subscriptions = [list(node.subscriptions) for node in self._nodes]
 
     def run_episode(self, seed: int) -> TaskStatus:
         """Runs and records one episode.
@@ -87,12 +88,12 @@ class LockstepGraph:
         aggregator = self._aggregator
         if aggregator is not None:
             aggregator.start(seed)
-            self._poll()
+            self._settle()
         self._bridge.reset(seed)
         while self._bridge.status is None or not self._bridge.status.done:
             if self._poll() == 0:
                 raise DaggerError(f"the graph stands still at tick {self._bridge.plant.tick}: a node does not answer")
-        self._poll()
+        self._settle()
         status: TaskStatus = self._bridge.status
         if aggregator is not None:
             aggregator.stop(success=status.success, failure=status.failure, metric=status.metric)
@@ -110,8 +111,13 @@ class LockstepGraph:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _settle(self) -> None:
+        while self._poll():
+            pass
+
     def _poll(self) -> int:
-        return sum(poll(node) for node in self._nodes)
+        """One turn of every node; 0: nothing waits any more."""
+        return sum([poll(subscriptions) for subscriptions in self._subscriptions])
 
     def _add(self, make: Callable[..., Any], parameters: dict[str, Any]) -> Any:
         node = make(parameters, self._context, self._namespace)

@@ -74,6 +74,9 @@ class ObservationInput:
         self._fresh_topics.clear()
 
     def _receive(self, topic: str, indices: list[int], message: Any) -> None:
+        has_header = self._readers[indices[0]].has_header
+        arrived_ns = NEVER_NS if has_header else self._node.robot_ns()
+        received_ns = NEVER_NS if self._node.lockstep else self._node.monotonic_ns()
         for index in indices:
             reader = self._readers[index]
             values = np.empty(reader.size)
@@ -82,11 +85,11 @@ class ObservationInput:
             else:
                 self._malformed.add(index)
                 values[:] = np.nan
-            stamp = reader.stamp_ns(message, self._node.robot_ns())
+            stamp = reader.stamp_ns(message, arrived_ns)
             if self._node.lockstep:
                 self._waiting.append((index, values, stamp))
             else:
-                self._newest.put(index, values, stamp, self._node.monotonic_ns())
+                self._newest.put(index, values, stamp, received_ns)
             self._latest_ns[index] = max(self._latest_ns[index], stamp)
         self._fresh_topics.add(topic)
         self._on_message()

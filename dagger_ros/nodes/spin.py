@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["poll"]
 
 
-def poll(node: Any) -> int:
-    """Runs the callback of every message that waits, subscription by subscription in the order of their creation.
+def poll(subscriptions: Iterable[Any]) -> int:
+    """Runs the callback of at most one message of each subscription, in their order.
 
     Publishing to a reader in the same process hands the message over before `publish` returns, so a graph in one
-    process can be run by polling its nodes in turn: about 25 us a message, where an executor takes 370
-    (benchmarks/lockstep.py compares whole ticks).
+    process can be run by polling its nodes in turn: about 25 us a message, where an executor takes 370.
 
     Args:
-        node: An rclpy node.
+        subscriptions: Of an rclpy node, as `list(node.subscriptions)` gives them.
 
     Returns:
-        How many messages there were.
+        How many messages there were; 0: nothing waits.
     """
     count = 0
-    for subscription in node.subscriptions:
-        with subscription.handle:
-            while (taken := subscription.handle.take_message(subscription.msg_type, subscription.raw)) is not None:
-                subscription.callback(taken[0])
-                count += 1
+    for subscription in subscriptions:
+        taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        if taken is not None:
+            subscription.callback(taken[0])
+            count += 1
     return count

@@ -269,13 +269,26 @@ def test_sim_has_the_labeller_that_the_rule_needs(
 
 
 @pytest.mark.launch
-def test_robot_is_armed_by_a_person_only(launched: Callable[[str], Launched], policy: Path, tmp_path: Path) -> None:
-    graph = launched("robot").graph(contract=contract_path("peg"), policy=policy, out=tmp_path / "round", joy="true")
+def test_robot_is_armed_by_a_person_only(
+    launched: Callable[[str], Launched], policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = launched("robot")
+    monkeypatch.setattr(robot.module, "get_package_prefix", lambda name: f"/opt/{name}")
+    graph = robot.graph(contract=contract_path("peg"), policy=policy, out=tmp_path / "round", joy="true")
     assert list(graph) == ["supervisor", "policy", "expert_label", "aggregator", "joy_node"]
     assert graph["supervisor"].parameters["auto_arm"] is False
     assert graph["aggregator"].parameters["simulation_seed"] == -1
     assert all(graph[name].parameters["lockstep"] is False for name in list(graph)[:4])
     assert graph["joy_node"].settings["package"] == "joy"
+
+
+@pytest.mark.launch
+def test_robot_without_the_package_joy_starts_nothing(
+    launched: Callable[[str], Launched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(ROOT))
+    with pytest.raises(RuntimeError, match="joy: expected the package joy, which is not installed"):
+        launched("robot").graph(contract=contract_path("peg"), joy="true")
 
 
 @pytest.mark.launch
