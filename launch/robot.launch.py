@@ -9,6 +9,7 @@ Nothing is started again: when one process ends, all do, and the last command th
 import sys
 from pathlib import Path
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
@@ -51,6 +52,8 @@ def graph(context):
     if given.demonstrations(round_, policy) and expert == "none":
         raise RuntimeError("expert: expected scripted or operator, since the expert drives demonstrations; got none")
     load_contract(contract)
+    if given.flag("joy"):
+        check_joy()
 
     def process(package, executable, parameters):
         return Node(
@@ -77,3 +80,11 @@ def graph(context):
     if given.flag("joy"):
         nodes.append(process("joy", "joy_node", []))
     return nodes
+
+
+def check_joy():
+    """Looks before anything runs: what launch has just started when it trips over a missing package, it may leave."""
+    try:
+        get_package_prefix("joy")
+    except PackageNotFoundError as error:
+        raise RuntimeError("joy: expected the package joy, which is not installed (ros-DISTRO-joy)") from error
