@@ -25,6 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DaggerError as error:
         print(f"dagger-ros {options.verb}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        print(f"dagger-ros {options.verb}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith(("rclpy", "dagger_ros.", "ament_index_python")):
+            raise
+        print(
+            f"dagger-ros {options.verb}: expected ROS 2 and the built messages of this package; there is no module "
+            f"{error.name}. Run `make env`, or build with colcon and source install/setup.bash",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(f"dagger-ros {options.verb}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -19,7 +19,15 @@ from typing import Any, Protocol
 
 from dagger_ros.contract import Contract, DaggerError, Goal, RowLayout, load_contract
 from dagger_ros.contract.files import write_file
-from dagger_ros.dataset import Round, finish_round, labelled_frames, load_round, manifest_sha256, round_folder
+from dagger_ros.dataset import (
+    Round,
+    check_round,
+    finish_round,
+    labelled_frames,
+    load_round,
+    manifest_sha256,
+    round_folder,
+)
 from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
 from dagger_ros.learning import TrainingSettings, train
 from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
@@ -297,7 +305,7 @@ def _prepare(
     # Everything that will be built on is read once before anything is written.
     for k in range(config.rounds + 1):
         if round_folder(out, k).exists():
-            load_round(round_folder(out, k), contract)
+            check_round(round_folder(out, k), contract)
         if _policy_folder(out, k).exists():
             load_checkpoint(_policy_folder(out, k), contract)
         if _panel_folder(out, k).exists():

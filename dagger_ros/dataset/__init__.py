@@ -4,6 +4,7 @@ from dagger_ros.dataset.bag import BagWriter, RecordedTopic, read_rows
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
 from dagger_ros.dataset.rounds import (
     Round,
+    check_round,
     episode_folder,
     finish_round,
     labelled_frames,
@@ -18,6 +19,7 @@ __all__ = [
     "EpisodeInfo",
     "RecordedTopic",
     "Round",
+    "check_round",
     "episode_folder",
     "finish_round",
     "labelled_frames",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ class BagWriter:
 
     def abandon(self) -> None:
         """Leaves what was written under its temporary name, for a person to look at; the disk may be full."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def discard(self) -> None:
         """Leaves nothing behind."""

@@ -26,6 +26,7 @@ from dagger_ros.dataset.episode import BAG, read_episode
 __all__ = [
     "EpisodeEntry",
     "Round",
+    "check_round",
     "episode_folder",
     "finish_round",
     "labelled_frames",
@@ -194,6 +195,19 @@ def load_round(folder: Path, contract: Contract) -> Round:
     return result
 
 
+def check_round(folder: Path, contract: Contract) -> None:
+    """Reads a manifest and compares every bag with its hash.
+
+    Raises:
+        DaggerError: If a round is not finished, or a bag is not the one that its manifest names.
+    """
+    for entry in load_round(folder, contract).episodes:
+        for name, sha256 in entry.bag_sha256.items():
+            path = episode_folder(folder, entry.episode) / BAG / name
+            if not path.is_file() or _sha256(path) != sha256:
+                raise DaggerError(f"{path}: expected the file that {_MANIFEST} names; it is gone or changed")
+
+
 def manifest_sha256(folder: Path) -> str:
     """Hash of a round's manifest, which holds the hashes of its bags."""
     return _sha256(folder / _MANIFEST)
@@ -214,6 +228,8 @@ def labelled_frames(
     Raises:
         DaggerError: If a round is not finished, or a bag is not the one that its manifest names.
     """
+    for folder in folders:
+        check_round(folder, contract)
     layout = RowLayout(contract)
     parts = []
     for folder in folders:
@@ -221,9 +237,6 @@ def labelled_frames(
             if entry.split != "train":
                 continue
             bag = episode_folder(folder, entry.episode) / BAG
-            for name, sha256 in entry.bag_sha256.items():
-                if not (bag / name).is_file() or _sha256(bag / name) != sha256:
-                    raise DaggerError(f"{bag / name}: expected the file that {_MANIFEST} names; it is gone or changed")
             rows = read_rows(bag, layout)
             parts.append(rows[rows["label_source"] == Label.EXPERT])
     if not parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -207,6 +208,7 @@ _worker: tuple[Contract, MujocoPlant] | None = None
 
 def _start_worker(contract_path: Path, panel: Panel) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends its workers
     contract = load_contract(contract_path)
     _worker = contract, load_plant(contract, contract_path, Perturbation(**panel.perturbation))
 

@@ -65,11 +65,11 @@ def _curve(
             axes.errorbar(labels, values, yerr=[low, high], fmt="o-", color="#0b5394", capsize=3)
         else:
             axes.plot(labels, values, "o-", color="#0b5394")
-        offsets: dict[int, int] = {}
+        offset = (5, -12) if what == "success_rate" else (5, 5)
         for label, value, round_ in zip(labels, values, rounds, strict=True):
-            offsets[label] = offsets.get(label, 0) + 1
-            if offsets[label] == 1:
-                axes.annotate(round_["policy"], (label, value), (4, -12), textcoords="offset points", fontsize=8)
+            if labels.index(label) == round_["round"]:  # rounds without new labels would write over each other
+                axes.annotate(round_["policy"], (label, value), offset, textcoords="offset points", fontsize=8)
+        axes.margins(x=0.12)
         axes.set(xlabel="expert labels, all rounds", ylabel=title)
         axes.set_ylim(limits[0] - 0.03, limits[1] + 0.05 if limits[1] is not None else None)
         axes.grid(alpha=0.3)

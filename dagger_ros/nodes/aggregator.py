@@ -106,7 +106,7 @@ class AggregatorNode(ContractNode):
             DaggerError: If none is open, or the failure is not one of the contract's.
         """
         if self._bag is None:
-            raise DaggerError("no episode is being recorded")
+            raise DaggerError(self._problem or "no episode is being recorded")
         if failure and failure not in self.contract.task.failure_labels:
             labels = ", ".join(self.contract.task.failure_labels)
             raise DaggerError(f"failure: expected one of {labels}, got {failure!r}")
@@ -116,7 +116,11 @@ class AggregatorNode(ContractNode):
             bag.discard()
             self._announce(EpisodeEvent.DISCARDED)
             return
-        bag.close()
+        try:
+            bag.close()
+        except OSError as error:
+            self._abandon(bag, error)
+            raise DaggerError(self._problem) from error
         decision = deserialize_message(self._last_decision, GateDecision)
         info = EpisodeInfo(
             round=self._round,
@@ -170,11 +174,15 @@ class AggregatorNode(ContractNode):
                 self._last_decision = data
                 self._stop_when_complete()
         except OSError as error:
-            self._problem = f"recording stopped: {error.strerror}; episode {self._episode} is not whole"
-            self.get_logger().error(self._problem)
-            self._bag.abandon()
-            self._bag = None
-            self._announce(EpisodeEvent.DISCARDED)
+            bag, self._bag = self._bag, None
+            self._abandon(bag, error)
+
+    def _abandon(self, bag: BagWriter, error: OSError) -> None:
+        """The disk does not take it: keeps what is there, and says so; nobody else is held up."""
+        self._problem = f"recording of episode {self._episode} stopped, its bag is not whole: {error.strerror}"
+        self.get_logger().error(self._problem)
+        bag.abandon()
+        self._announce(EpisodeEvent.DISCARDED)
 
     def _on_tick(self, tick: Any) -> None:
         self._sim_ns = stamp_ns(tick.header.stamp)

@@ -150,6 +150,7 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
     finally:
         if rclpy.ok():
             node.shut_down()
+        executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
 

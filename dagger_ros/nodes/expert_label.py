@@ -12,6 +12,7 @@ from dagger_ros.control import newest_observation_ns
 from dagger_ros.expert import Labeller
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
+from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.sim.experts import LABELLERS, make_labeller
@@ -31,6 +32,7 @@ class ExpertLabelNode(ContractNode):
         self._observations = ObservationInput(self, self._on_message)
         self._tick: Any = None
         self._labels = 0
+        self._episode = EpisodeWatch()
         self._intent = ExpertIntent()
         self._publisher = self.create_publisher(ExpertAction, "expert/action", self.qos.command)
         self._message = ExpertAction(
@@ -60,7 +62,7 @@ class ExpertLabelNode(ContractNode):
         self._on_message()
 
     def _on_episode(self, event: Any) -> None:
-        if event.event == EpisodeEvent.STARTED:
+        if self._episode.started(event):
             self._start_episode(event.seed)
 
     def _start_episode(self, seed: int) -> None:

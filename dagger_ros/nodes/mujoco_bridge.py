@@ -113,16 +113,16 @@ class MujocoBridgeNode(ContractNode):
         status, plant = self._status, self.plant
         if status is None:
             return
+        clock = Clock()
+        stamp_from_ns(clock.clock, plant.time_ns)
+        if self._publishes_clock:
+            self._clock_publisher.publish(clock)
         if not status.done:
             for sample in plant.observe():
                 message = self._writers[sample.topic].fill([v for _, v in sample.values], sample.stamp_ns)
                 self._topic_publishers[sample.topic].publish(message)
                 for index, _ in sample.values:
                     self._newest_ns[index] = sample.stamp_ns
-        clock = Clock()
-        stamp_from_ns(clock.clock, plant.time_ns)
-        if self._publishes_clock:
-            self._clock_publisher.publish(clock)
         tick = SimTick(
             tick=plant.tick,
             seed=self._seed,

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
 
 from dagger_ros.contract import NEVER_NS, Row, StreamReader, stamp_ns
 from dagger_ros.control import NewestStreams
@@ -37,6 +39,11 @@ class ObservationInput:
         self._readers = [StreamReader(s) for s in contract.streams.values()]
         self._latest_ns = [NEVER_NS] * len(self._readers)
         self._topics = contract.topics
+        # A replay that begins again: what is held is from the future. The handle is kept, or rclpy crashes.
+        self._jump = node.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+            post_callback=lambda _jump: self._newest.clear(),
+        )
         for topic in contract.topics:
             indices = [i for i, s in enumerate(contract.streams.values()) if s.topic == topic]
             type_ = next(s.type for s in contract.streams.values() if s.topic == topic)

@@ -12,6 +12,7 @@ from std_srvs.srv import Trigger
 from dagger_ros.contract import NEVER_NS, DecisionWriter, ExpertIntent, InterventionReason, Mode, TopicWriter, stamp_ns
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
+from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, make_rule
@@ -35,7 +36,7 @@ class SupervisorNode(ContractNode):
         rule_name = self.parameter("rule", "hg", f"query and takeover rule: {', '.join(RULES)}")
         beta = self.parameter("beta", "indicator", f"beta schedule of rule dagger: {', '.join(BETAS)}")
         self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
-        auto_arm = self.parameter("auto_arm", False, "arm without a person; in simulation only")
+        auto_arm = self._auto_arm = self.parameter("auto_arm", False, "arm without a person; in simulation only")
         self._wants_policy = self.parameter("wait_for_policy", True, "in lockstep: a tick waits for policy/action")
         self._wants_expert = self.parameter("wait_for_expert", True, "in lockstep: a tick waits for expert/action")
         self._gate = Gate(self.contract, make_rule(rule_name, round_index=self._round, beta=beta), auto_arm=auto_arm)
@@ -47,7 +48,7 @@ class SupervisorNode(ContractNode):
         self._requests: list[Event] = []
         self._tick: Any = None
         self._ticks = 0
-        self._episode, self._seed = -1, -1
+        self._episode = EpisodeWatch()
         self._observations = ObservationInput(self, self._on_message)
         action = self.contract.action
         self._command = TopicWriter([action], new_message(action.type, period_ns=self.period_ns))
@@ -89,12 +90,9 @@ class SupervisorNode(ContractNode):
         self._on_message()
 
     def _on_episode(self, event: Any) -> None:
-        started = event.event == EpisodeEvent.STARTED
-        news = (event.episode, event.seed) if started else (-1, -1)
-        if news == (self._episode, self._seed):
-            return  # repeated for late joiners
-        self._episode, self._seed = news
-        if started and not self.lockstep:
+        if self._episode.started(event) and not self.lockstep:
+            if self._auto_arm:
+                self._gate.lock()  # in simulation the robot is somewhere else now; a person's arming is kept
             self._gate.start_episode(max(event.seed, 0))
 
     def _on_request(self, event: Event, _request: Any, response: Any) -> Any:
@@ -137,7 +135,7 @@ class SupervisorNode(ContractNode):
         row = self._row
         self._rows[:] = self._empty
         row["time_ns"], row["monotonic_ns"], row["tick"] = time_ns, monotonic_ns, self._ticks
-        row["round"], row["episode"], row["seed"] = self._round, self._episode, self._seed
+        row["round"], row["episode"], row["seed"] = self._round, self._episode.episode, self._episode.seed
         self._observations.fill(row)
         if self._policy is not None:
             self._read_policy(row)
