@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from dagger_ros.contract import Contract, load_contract
+from dagger_ros.contract import Contract, RowLayout, load_contract
+from dagger_ros.policy import Checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("peg", "lane")
@@ -48,3 +51,25 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     domain = next(_DOMAINS)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     return domain
+
+
+def weak_policy(task: str, folder: Path) -> Path:
+    """A policy that is bad enough for an operator to be needed: small random weights."""
+    contract = load_contract(contract_path(task))
+    layout = RowLayout(contract)
+    rng = np.random.default_rng(0)
+    sizes = (layout.observation_size, 32, layout.action_size)
+    tensors: dict[str, Any] = {}
+    for i in range(2):
+        tensors[f"layer{i}.weight"] = rng.normal(size=(2, sizes[i], sizes[i + 1])).astype(np.float32) * 0.2
+        tensors[f"layer{i}.bias"] = np.zeros((2, 1, sizes[i + 1]), np.float32)
+    half = [(d.upper - d.lower) / 2 for d in contract.action.dimensions_]
+    tensors |= {
+        "input_mean": np.zeros(sizes[0], np.float32),
+        "input_scale": np.ones(sizes[0], np.float32),
+        "output_mean": np.array([(d.upper + d.lower) / 2 for d in contract.action.dimensions_], np.float32),
+        "output_scale": np.array(half, np.float32),
+    }
+    columns, actions = layout.columns(), contract.action.dimensions
+    save_checkpoint(folder, Checkpoint("pi_000", 0, contract.sha256, 0, columns, actions, (), {}), tensors)
+    return folder

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import contract_path
+from conftest import contract_path, weak_policy
 from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import ControlTick
 from dagger_ros.dataset import finish_round, labelled_frames, load_round, read_episode, read_rows
-from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
+from dagger_ros.policy import load_checkpoint
 from dagger_ros.sim import Perturbation, load_plant, rollout
 from dagger_ros.sim.experts import labeller_of_rule, make_labeller
 from dagger_ros.supervisor import Gate, make_rule
@@ -22,28 +22,6 @@ pytest.importorskip("rclpy")
 from dagger_ros.nodes.lockstep import LockstepGraph
 
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.usefixtures("ros_domain")]
-
-
-def weak_policy(task: str, folder: Path) -> Path:
-    """A policy that is bad enough for an operator to be needed: small random weights."""
-    contract = load_contract(contract_path(task))
-    layout = RowLayout(contract)
-    rng = np.random.default_rng(0)
-    sizes = (layout.observation_size, 32, layout.action_size)
-    tensors: dict[str, Any] = {}
-    for i in range(2):
-        tensors[f"layer{i}.weight"] = rng.normal(size=(2, sizes[i], sizes[i + 1])).astype(np.float32) * 0.2
-        tensors[f"layer{i}.bias"] = np.zeros((2, 1, sizes[i + 1]), np.float32)
-    half = [(d.upper - d.lower) / 2 for d in contract.action.dimensions_]
-    tensors |= {
-        "input_mean": np.zeros(sizes[0], np.float32),
-        "input_scale": np.ones(sizes[0], np.float32),
-        "output_mean": np.array([(d.upper + d.lower) / 2 for d in contract.action.dimensions_], np.float32),
-        "output_scale": np.array(half, np.float32),
-    }
-    columns, actions = layout.columns(), contract.action.dimensions
-    save_checkpoint(folder, Checkpoint("pi_000", 0, contract.sha256, 0, columns, actions, (), {}), tensors)
-    return folder
 
 
 def without_ros(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import contract_path
+from conftest import contract_path, weak_policy
 from dagger_ros.contract import Label, Mode, RowLayout, load_contract
 from dagger_ros.dataset import read_episode, read_rows
 
@@ -122,6 +122,28 @@ def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_doma
     assert info.seed == 3
     assert info.success
     assert (rows["label_source"] == Label.EXPERT).sum() > 10
+
+
+def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain: int, tmp_path: Path) -> None:
+    common = {"contract": contract_path("peg"), "use_sim_time": True}
+    policy = weak_policy("peg", tmp_path / "pi_000")
+    corrected: set[int] = set()
+    with graph(ros_domain, tmp_path) as processes:
+        processes.node.create_subscription(
+            GateDecision,
+            "supervisor/decision",
+            lambda d: corrected.add(d.episode) if d.mode == Mode.EXPERT and d.intervention > 0 else None,
+            QOS.record,
+        )
+        processes.start("mujoco_bridge", contract=contract_path("peg"))
+        processes.start("supervisor", **common, rule="hg", auto_arm=True)
+        processes.start("expert_label", **common, expert="operator")
+        processes.start("policy", **common, policy=policy)
+        processes.wait_for(
+            lambda: processes.has_publishers("sim/tick", "supervisor/decision", "expert/action", "policy/action")
+        )
+        processes.start("aggregator", **common, out=tmp_path / "round", simulation_seed=0)
+        processes.wait_for(lambda: {0, 1} <= corrected)
 
 
 @pytest.mark.parametrize(
