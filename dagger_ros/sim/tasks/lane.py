@@ -24,7 +24,7 @@ _SPEED_M_S = 1.6
 # How far from the centre line and from its direction an episode begins, and goes on after a fall. One demonstrated
 # lap shows one such start, so a cloned policy has not seen how to get back; the expert recovers from each.
 _OFFSET_M = 0.2
-_ASKEW_RAD = 0.6
+_ASKEW_RAD = 0.8
 _STUCK_S = 3.0
 _STUCK_POINTS = 2  # less way than this in that time is standing still; a point is about 0.19 m
 
