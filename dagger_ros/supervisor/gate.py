@@ -8,7 +8,6 @@ contract, or nothing at all (NaN: the driver's own timeout stops the robot).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,17 +25,18 @@ _SHORTEST_STEP = 0.5
 _LONGEST_STEP = 1.5
 
 
-@dataclass(frozen=True)
 class _Proposal:
-    """How the row and the reasons name one of the two sources of actions."""
+    """How the row and the reasons name one of the two sources of actions, and how old its actions may be."""
 
-    name: str
-    max_age_ns: int
-    max_stamp_age_ns: int
-    never: Reason
-    stale: Reason
-    future: Reason
-    not_finite: Reason
+    def __init__(self, name: str, max_age_s: float, oldest_observation_ns: int) -> None:
+        self.name = name
+        self.max_age_ns = round(max_age_s * 1e9)
+        # An action is stamped with the observation that it was computed from.
+        self.max_stamp_age_ns = self.max_age_ns + oldest_observation_ns
+        self.never = Reason[f"{name.upper()}_NEVER"]
+        self.stale = Reason[f"{name.upper()}_STALE"]
+        self.future = Reason[f"{name.upper()}_FUTURE"]
+        self.not_finite = Reason[f"{name.upper()}_NOT_FINITE"]
 
 
 class Gate:
@@ -63,24 +63,8 @@ class Gate:
         self._future_ns = round(contract.timing.future_tolerance_s * 1e9)
         ages_ns = [round(s.max_age_s * 1e9) for s in contract.streams.values()]
         self._max_age_ns = np.array(ages_ns)
-        self._policy = _Proposal(
-            "policy",
-            round(contract.timing.policy_max_age_s * 1e9),
-            round(contract.timing.policy_max_age_s * 1e9) + max(ages_ns),
-            Reason.POLICY_NEVER,
-            Reason.POLICY_STALE,
-            Reason.POLICY_FUTURE,
-            Reason.POLICY_NOT_FINITE,
-        )
-        self._expert = _Proposal(
-            "expert",
-            round(contract.timing.expert_max_age_s * 1e9),
-            round(contract.timing.expert_max_age_s * 1e9) + max(ages_ns),
-            Reason.EXPERT_NEVER,
-            Reason.EXPERT_STALE,
-            Reason.EXPERT_FUTURE,
-            Reason.EXPERT_NOT_FINITE,
-        )
+        self._policy = _Proposal("policy", contract.timing.policy_max_age_s, max(ages_ns))
+        self._expert = _Proposal("expert", contract.timing.expert_max_age_s, max(ages_ns))
         self._layout = layout
         measured = contract.action.measured
         self._measured = layout.streams.index(measured) if measured is not None else None
