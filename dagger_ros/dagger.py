@@ -1,7 +1,7 @@
 """The loop: demonstrate, train, roll out under the supervisor, label, aggregate, train again, evaluate, repeat.
 
 runs/<name>/
-contract.yaml  config.json     what was asked for
+contract.yaml  config.yaml     what was asked for
 rounds/000/                    000: demonstrations; see `dataset.rounds`
 policies/pi_000/               trained on rounds 000 to 000; see `policy.checkpoint`
 panels/pi_000/                 its held-out rollouts; see `evaluation.panel`
@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import yaml
 
 from dagger_ros.contract import Contract, DaggerError, Goal, RowLayout, load_contract
 from dagger_ros.contract.files import write_file
@@ -286,22 +288,28 @@ def _prepare(
     """Checks the folder, or makes it."""
     wanted = asdict(config) | {"contract_sha256": contract.sha256, "panel_sha256": panel.sha256}
     del wanted["rounds"]  # a finished run may be given more of them
-    wanted = json.loads(json.dumps(wanted))  # as it will be read back: lists for tuples
-    path = out / "config.json"
+    text = yaml.safe_dump(json.loads(json.dumps(wanted)), sort_keys=False)  # through JSON: lists for tuples
+    path = out / "config.yaml"
     if not out.exists() or not any(out.iterdir()):
         write_file(out / "contract.yaml", contract_path.read_bytes())
-        write_file(path, (json.dumps(wanted, indent=1) + "\n").encode())
+        write_file(path, text.encode())
         return
     if not resume:
         raise DaggerError(f"{out}: expected a folder that is new or empty; give another --out, or --resume to go on")
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        there = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise DaggerError(f"{path}: expected the settings of the run to resume; {error}") from error
+    wanted = yaml.safe_load(text)
     different = sorted(key for key in wanted.keys() | there.keys() if wanted.get(key) != there.get(key))
     if different:
         lines = [f"  {key}: the run has {there.get(key)}, you asked for {wanted.get(key)}" for key in different]
         raise DaggerError("\n".join([f"{out}: this is another run; it cannot be resumed with", *lines]))
+    finished = sum(p.name.isdigit() for p in (out / "rounds").glob("*")) - 1
+    if finished > config.rounds:
+        raise DaggerError(
+            f"{out}: expected at least the {finished} rounds that the run has, got rounds {config.rounds}"
+        )
     # Everything that will be built on is read once before anything is written.
     for k in range(config.rounds + 1):
         if round_folder(out, k).exists():

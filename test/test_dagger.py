@@ -90,7 +90,7 @@ def test_same_command_twice_gives_the_same_bytes(task: str, tmp_path: Path) -> N
 
 def test_run_leaves_the_tree_of_the_design(finished: Path) -> None:
     assert {
-        "config.json",
+        "config.yaml",
         "contract.yaml",
         "result.json",
         "report/index.html",
@@ -171,6 +171,11 @@ def test_folder_with_another_run_is_refused(copy: Path) -> None:
     refused(copy, "expected a folder that is new or empty; give another --out, or --resume")
     refused(copy, "this is another run.*\n  seed: the run has 0, you asked for 1", resume=True, seed=1)
     refused(copy, "contract_sha256: the run has", resume=True, task="lane")
+
+
+def test_fewer_rounds_than_the_run_has_are_refused(copy: Path) -> None:
+    small_run(copy, resume=True, rounds=2)
+    refused(copy, "expected at least the 2 rounds that the run has, got rounds 1", resume=True, rounds=1)
 
 
 def test_round_without_a_manifest_is_refused(copy: Path) -> None:
