@@ -35,8 +35,8 @@ def main() -> None:
     period_s = contract.timing.period_ns * 1e-9
     plant = load_plant(contract, path)
     gate = Gate(contract, make_rule("bc", round_index=0), auto_arm=True)
-    control = ControlTick(gate, make_labeller("scripted", contract), None)
     layout = RowLayout(contract)
+    control = ControlTick(layout, gate, make_labeller("scripted", contract), None)
     seconds = {"ROS graph, recorded": 0.0, "without ROS": 0.0}
     ticks = 0
     with (

@@ -78,7 +78,7 @@ class DecisionWriter:
         for name in _FLOATS:
             setattr(message, name, float(row[name]))
         for name in _STRINGS:
-            setattr(message, name, row[name].decode())
+            setattr(message, name, row[name].decode("ascii", "replace"))
         return message
 
 
@@ -101,5 +101,5 @@ def read_decision(message: Any, row: Row) -> bool:
     for name in (*_INTEGERS, *_FLOATS):
         row[name] = getattr(message, name)
     for name in _STRINGS:
-        row[name] = getattr(message, name).encode()
+        row[name] = getattr(message, name).encode("ascii", "replace")
     return True

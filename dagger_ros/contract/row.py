@@ -29,6 +29,8 @@ class RowLayout:
 
     Attributes:
         streams: Stream names, those that the policy sees first.
+        seen_by_policy: (S,) bool, which streams a policy acts on.
+        seen_by_expert: (S,) bool, which streams an expert acts on.
         slices: For each stream, in the order of `streams`, its place in `observation` or `privileged`.
     """
 
@@ -37,6 +39,9 @@ class RowLayout:
         self.streams = tuple(contract.streams)
         sizes = [len(s.dimensions) for s in contract.streams.values()]
         self._privileged = [s.privileged for s in contract.streams.values()]
+        self.seen_by_policy = np.array([not p for p in self._privileged])
+        # An expert that is given streams of its own acts on those; any other one on what the policy sees.
+        self.seen_by_expert = ~self.seen_by_policy if any(self._privileged) else self.seen_by_policy
         self.slices: list[slice] = []
         end = {False: 0, True: 0}
         for size, privileged in zip(sizes, self._privileged, strict=True):

@@ -1,6 +1,6 @@
 """Reads streams and gives a decided row at each tick: keeps the newest values, and knows the order of a tick."""
 
 from dagger_ros.control.streams import NewestStreams
-from dagger_ros.control.tick import ControlTick, newest_observation_ns
+from dagger_ros.control.tick import ControlTick, newest_ns
 
-__all__ = ["ControlTick", "NewestStreams", "newest_observation_ns"]
+__all__ = ["ControlTick", "NewestStreams", "newest_ns"]

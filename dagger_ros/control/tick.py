@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from dagger_ros.contract import NEVER_NS, ExpertIntent, Row
+import numpy as np
+
+from dagger_ros.contract import NEVER_NS, ExpertIntent, Row, RowLayout
 from dagger_ros.expert import Labeller
 from dagger_ros.policy import Checkpoint, MlpEnsemble
 from dagger_ros.supervisor import Event, Gate
 
-__all__ = ["ControlTick", "newest_observation_ns"]
+__all__ = ["ControlTick", "newest_ns"]
 
 
-def newest_observation_ns(row: Row) -> int:
-    """Stamp of the newest observation in a row, ns: what an action computed from the row is stamped with."""
-    return int(row["stamp_ns"].max())
+def newest_ns(row: Row, streams: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
+    """Stamp of the newest sample in a row, ns: what an action computed from the row is stamped with.
+
+    Args:
+        row: Observations filled in.
+        streams: (S,) bool, which ones it was computed from, as `RowLayout.seen_by_policy`.
+    """
+    return int(row["stamp_ns"][streams].max())
 
 
 class ControlTick:
@@ -23,12 +31,20 @@ class ControlTick:
     The nodes do the same steps, one process each; a test holds the two equal bit for bit.
 
     Args:
+        layout: Row of the contract.
         gate: Decides.
         labeller: Labels and may want control; None where nobody labels.
         policy: What it is and its network; None where there is no policy yet.
     """
 
-    def __init__(self, gate: Gate, labeller: Labeller | None, policy: tuple[Checkpoint, MlpEnsemble] | None) -> None:
+    def __init__(
+        self,
+        layout: RowLayout,
+        gate: Gate,
+        labeller: Labeller | None,
+        policy: tuple[Checkpoint, MlpEnsemble] | None,
+    ) -> None:
+        self._layout = layout
         self._gate = gate
         self._labeller = labeller
         self._policy = policy
@@ -49,18 +65,21 @@ class ControlTick:
             previous: The decided row of the tick before; None at the start of an episode.
             requests: What people asked for since the last tick.
         """
-        stamp_ns, received_ns = newest_observation_ns(row), row["monotonic_ns"]
+        received_ns = row["monotonic_ns"]
         if self._policy is not None:
             about, network = self._policy
             row["doubt"] = network.act(row["observation"], row["policy_action"])
-            row["policy_stamp_ns"], row["policy_receive_ns"] = stamp_ns, received_ns
+            row["policy_stamp_ns"] = newest_ns(row, self._layout.seen_by_policy)
+            row["policy_receive_ns"] = received_ns
             row["policy_round"] = about.round
             row["policy"], row["policy_sha256"] = about.name.encode(), about.weights_sha256.encode()
         intent = self._no_intent
         if self._labeller is not None:
             intent = self._labeller.label(row, previous, row["expert_action"])
-            row["expert_stamp_ns"], row["expert_receive_ns"] = stamp_ns, received_ns
+            row["expert_stamp_ns"] = newest_ns(row, self._layout.seen_by_expert)
+            row["expert_receive_ns"] = received_ns
             row["operator_id"] = self._labeller.operator_id.encode()
-        if stamp_ns == NEVER_NS:
-            row["policy_receive_ns"] = row["expert_receive_ns"] = NEVER_NS
+        for source in ("policy", "expert"):
+            if row[f"{source}_stamp_ns"] == NEVER_NS:
+                row[f"{source}_receive_ns"] = NEVER_NS
         self._gate.decide(row, intent, requests)

@@ -232,7 +232,7 @@ def run_rollout(contract: Contract, plant: MujocoPlant, policy: Path, seed: int)
     layout = RowLayout(contract)
     # `hg` without an expert: the policy drives, and nobody takes over.
     gate = Gate(contract, make_rule("hg", round_index=1), auto_arm=True)
-    control = ControlTick(gate, None, load_checkpoint(policy, contract))
+    control = ControlTick(layout, gate, None, load_checkpoint(policy, contract))
     rows, status = rollout(plant, control, layout, seed=seed, ticks=contract.horizon_ticks)
     clamped = rows["reasons"] & np.uint64(Reason.CLAMPED_BOUND | Reason.CLAMPED_RATE)
     return RolloutResult(

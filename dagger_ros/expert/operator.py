@@ -74,7 +74,8 @@ class SimulatedOperator:
         """The expert's action; it is a label only while the operator has control."""
         self._expert.act(row["privileged"], out)
         progress = self._expert.progress(row["privileged"])
-        self._intent.resume = False
+        held = previous is not None and Mode(previous["mode"]) is Mode.HOLD
+        self._intent.resume = held and not self._intent.takeover  # a robot that waits is sent on its way
         if previous is None or Mode(previous["mode"]) not in (Mode.POLICY, Mode.EXPERT):
             return self._intent
         disagreement = self._disagreement(previous)

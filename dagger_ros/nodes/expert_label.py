@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dagger_ros.contract import ExpertIntent, read_decision, stamp_from_ns
-from dagger_ros.control import newest_observation_ns
+from dagger_ros.control import newest_ns
 from dagger_ros.expert import Labeller
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
@@ -101,7 +101,7 @@ class ExpertLabelNode(ContractNode):
         message = self._message
         message.label, message.takeover, message.resume = intent.label, intent.takeover, intent.resume
         message.reason = int(intent.reason)
-        stamp_from_ns(message.header.stamp, newest_observation_ns(self._row))
+        stamp_from_ns(message.header.stamp, newest_ns(self._row, self.layout.seen_by_expert))
         self._publisher.publish(message)
         self._labels += 1
 

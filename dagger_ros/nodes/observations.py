@@ -26,9 +26,10 @@ class ObservationInput:
     Args:
         node: Subscribes.
         on_message: Called after each message.
+        privileged: Whether streams that only the expert may see are read.
     """
 
-    def __init__(self, node: ContractNode, on_message: Callable[[], None]) -> None:
+    def __init__(self, node: ContractNode, on_message: Callable[[], None], *, privileged: bool = True) -> None:
         self._node = node
         self._on_message = on_message
         self._newest = NewestStreams(node.layout)
@@ -38,13 +39,15 @@ class ObservationInput:
         contract = node.contract
         self._readers = [StreamReader(s) for s in contract.streams.values()]
         self._latest_ns = [NEVER_NS] * len(self._readers)
-        self._topics = contract.topics
+        self._wanted = [privileged or not s.privileged for s in contract.streams.values()]
+        streams = zip(contract.streams.values(), self._wanted, strict=True)
+        self._topics = tuple(dict.fromkeys(s.topic for s, wanted in streams if wanted))
         # A replay that begins again: what is held is from the future. The handle is kept, or rclpy crashes.
         self._jump = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=lambda _jump: self._newest.clear(),
         )
-        for topic in contract.topics:
+        for topic in self._topics:
             indices = [i for i, s in enumerate(contract.streams.values()) if s.topic == topic]
             type_ = next(s.type for s in contract.streams.values() if s.topic == topic)
             node.create_subscription(
@@ -53,7 +56,17 @@ class ObservationInput:
 
     def complete(self, tick: Any) -> bool:
         """Whether all that a SimTick says was published has come."""
-        return all(have >= wanted for have, wanted in zip(self._latest_ns, tick.stamp_ns, strict=True))
+        waiting = {index for index, _, _ in self._waiting}
+        for index, (published_ns, wanted) in enumerate(zip(tick.stamp_ns, self._wanted, strict=True)):
+            if not wanted or published_ns == NEVER_NS:
+                continue
+            if self._readers[index].has_header:
+                if self._latest_ns[index] < published_ns:
+                    return False
+            # Without a stamp of its own a message is that of this tick if one has come since the last tick.
+            elif index not in waiting and (tick.start or self._newest.stamp_ns(index) < published_ns):
+                return False
+        return True
 
     def all_fresh(self) -> bool:
         """Whether every topic brought something since the last `fill`."""
@@ -66,12 +79,18 @@ class ObservationInput:
     def take_tick(self, tick: Any) -> None:
         """In lockstep: takes what came for a tick; at the start of an episode forgets what was there before."""
         if tick.start:
-            self._newest.clear()
-            self._malformed.clear()
+            self.clear()
         time_ns = stamp_ns(tick.header.stamp)
         for index, values, stamp in self._waiting:
-            self._newest.put(index, values, stamp, time_ns)
+            has_header = self._readers[index].has_header
+            self._newest.put(index, values, stamp if has_header else tick.stamp_ns[index], time_ns)
         self._waiting.clear()
+
+    def clear(self) -> None:
+        """As if nothing had been received: the robot is somewhere else now."""
+        self._newest.clear()
+        self._malformed.clear()
+        self._fresh_topics.clear()
 
     def fill(self, row: Row) -> None:
         """Writes the newest values into a row, and the reason for a message that lacked a field."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dagger_ros.contract import stamp_from_ns
-from dagger_ros.control import newest_observation_ns
+from dagger_ros.control import newest_ns
 from dagger_ros.msg import PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
 from dagger_ros.nodes.observations import ObservationInput
@@ -25,7 +25,7 @@ class PolicyNode(ContractNode):
         folder = self.parameter("policy", "", "folder with policy.json and weights.safetensors; needed")
         self._about, self._network = load_checkpoint(folder, self.contract)
         self._row = self.layout.new(1)[0]
-        self._observations = ObservationInput(self, self._on_message)
+        self._observations = ObservationInput(self, self._on_message, privileged=False)
         self._tick: Any = None
         self._proposals = 0
         self._publisher = self.create_publisher(PolicyAction, "policy/action", self.qos.command)
@@ -75,7 +75,7 @@ class PolicyNode(ContractNode):
     def _propose(self) -> None:
         self._observations.fill(self._row)
         self._message.doubt = self._network.act(self._row["observation"], self._action)
-        stamp_from_ns(self._message.header.stamp, newest_observation_ns(self._row))
+        stamp_from_ns(self._message.header.stamp, newest_ns(self._row, self.layout.seen_by_policy))
         self._publisher.publish(self._message)
         self._proposals += 1
 

@@ -15,16 +15,16 @@ from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNod
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import EVENT_QOS
-from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, make_rule
+from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, make_rule, next_mode
 
 __all__ = ["SupervisorNode", "main"]
 
 _SERVICES = {
-    "arm": (Event.ARM, "leave LOCKED; refused while an observation is missing or stale"),
-    "hold": (Event.HOLD, "hold: nobody drives"),
-    "resume": (Event.RESUME, "let the policy drive; from HOLD"),
-    "estop": (Event.ESTOP, "stop and latch"),
-    "reset_estop": (Event.RESET_ESTOP, "leave ESTOP, to HOLD"),
+    "arm": Event.ARM,
+    "hold": Event.HOLD,
+    "resume": Event.RESUME,
+    "estop": Event.ESTOP,
+    "reset_estop": Event.RESET_ESTOP,
 }
 
 
@@ -44,6 +44,7 @@ class SupervisorNode(ContractNode):
         self._row = self._rows[0]  # a view
         self._policy: Any = None
         self._expert: Any = None
+        self._expert_used = True  # a decision was made with it
         self._received_ns = {"policy": NEVER_NS, "expert": NEVER_NS}
         self._requests: list[Event] = []
         self._tick: Any = None
@@ -58,7 +59,7 @@ class SupervisorNode(ContractNode):
         self.create_subscription(PolicyAction, "policy/action", self._on_policy, self.qos.command)
         self.create_subscription(ExpertAction, "expert/action", self._on_expert, self.qos.command)
         self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
-        for name, (event, _) in _SERVICES.items():
+        for name, event in _SERVICES.items():
             self.create_service(Trigger, f"~/{name}", partial(self._on_request, event))
         if self.lockstep:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
@@ -75,9 +76,12 @@ class SupervisorNode(ContractNode):
     def shut_down(self) -> None:
         """Sends the stop, last."""
         self._requests = [Event.HOLD]
-        self._decide(self.robot_ns() if not self.lockstep else int(self._row["time_ns"]), self.monotonic_ns())
-        self._row["executed_action"] = self._gate.final_stop()
-        self._publish_command()
+        try:
+            if not self.lockstep:
+                self._on_timer()
+        finally:
+            self._row["executed_action"] = self._gate.final_stop()
+            self._publish_command()
 
     def _on_policy(self, message: Any) -> None:
         self._policy = message
@@ -85,20 +89,29 @@ class SupervisorNode(ContractNode):
         self._on_message()
 
     def _on_expert(self, message: Any) -> None:
-        self._expert = message
+        # A hand-back is one message long, and may come between two ticks.
+        message.resume |= self._expert is not None and self._expert.resume and not self._expert_used
+        self._expert, self._expert_used = message, False
         self._received_ns["expert"] = self.monotonic_ns()
         self._on_message()
 
     def _on_episode(self, event: Any) -> None:
         if self._episode.started(event) and not self.lockstep:
             if self._auto_arm:
-                self._gate.lock()  # in simulation the robot is somewhere else now; a person's arming is kept
+                # In simulation the robot is somewhere else now. A person's arming is kept.
+                self._gate.lock()
+                self._observations.clear()
+                self._policy = self._expert = None
             self._gate.start_episode(max(event.seed, 0))
 
     def _on_request(self, event: Event, _request: Any, response: Any) -> Any:
         faults = Reason(int(self._row["reasons"])) & Reason.observation_faults()
         if event is Event.ARM and (faults or self._ticks == 0):
             response.success, response.message = False, f"not armed: {faults.words() or 'no tick yet'}"
+            return response
+        if event is not Event.ARM and next_mode(self._gate.mode, event) is self._gate.mode:
+            response.success = False
+            response.message = f"{event.name.lower()} changes nothing in {self._gate.mode.name}"
             return response
         self._requests.append(event)
         response.success, response.message = True, f"{event.name.lower()} at the next tick"
@@ -156,13 +169,18 @@ class SupervisorNode(ContractNode):
         message = self._policy
         self._read_proposal(row, "policy", message, Reason.POLICY_SIZE, Reason.POLICY_CONTRACT)
         row["doubt"], row["policy_round"] = message.doubt, message.round
-        row["policy"], row["policy_sha256"] = message.policy.encode(), message.policy_sha256.encode()
+        row["policy"], row["policy_sha256"] = (
+            text.encode("ascii", "replace") for text in (message.policy, message.policy_sha256)
+        )
 
     def _read_expert(self, row: Any) -> ExpertIntent:
         message = self._expert
         self._read_proposal(row, "expert", message, Reason.EXPERT_SIZE, Reason.EXPERT_CONTRACT)
-        row["operator_id"] = message.operator_id.encode()
-        return ExpertIntent(message.label, message.takeover, message.resume, InterventionReason(message.reason))
+        row["operator_id"] = message.operator_id.encode("ascii", "replace")
+        self._expert_used = True
+        known = message.reason in InterventionReason.__members__.values()
+        reason = InterventionReason(message.reason) if known else InterventionReason.NONE
+        return ExpertIntent(message.label, message.takeover, message.resume, reason)
 
     def _read_proposal(self, row: Any, source: str, message: Any, size: Reason, contract: Reason) -> None:
         row[f"{source}_stamp_ns"] = stamp_ns(message.header.stamp)

@@ -62,15 +62,19 @@ class Gate:
         self._period_ns = contract.timing.period_ns
         self._future_ns = round(contract.timing.future_tolerance_s * 1e9)
         ages_ns = [round(s.max_age_s * 1e9) for s in contract.streams.values()]
-        self._max_age_ns = np.array(ages_ns)
+        self._seen = layout.seen_by_policy
+        self._max_age_ns = np.array(ages_ns)[self._seen]
         self._policy = _Proposal("policy", contract.timing.policy_max_age_s, max(ages_ns))
         self._expert = _Proposal("expert", contract.timing.expert_max_age_s, max(ages_ns))
         self._layout = layout
         measured = contract.action.measured
         self._measured = layout.streams.index(measured) if measured is not None else None
-        self._last = np.zeros(layout.action_size)
+        self._timeout_ns = round(contract.timing.driver_timeout_s * 1e9)
+        self._last = np.full(layout.action_size, 0.0 if self._interface is Interface.VELOCITY else np.nan)
         self._last_ns = NEVER_NS
         self._interventions = 0
+        self._waits_for_person = False
+        self._had_takeover = False
 
     def start_episode(self, seed: int) -> None:
         """Counts interventions from 0, and draws what is random in the rule from the seed."""
@@ -106,7 +110,7 @@ class Gate:
         self._change_mode(row, reasons, intent, requests)
         if self.mode is Mode.EXPERT and before is not Mode.EXPERT:
             self._interventions += 1
-        reasons |= self._execute(row)
+        reasons |= self._execute(row, observed=not reasons & Reason.observation_faults())
         driven = self.mode is Mode.EXPERT
         row["mode"] = self.mode
         row["reasons"] = int(reasons)
@@ -116,16 +120,17 @@ class Gate:
         row["label_source"] = self.rule.label(self.mode, expert_labels=labelled)
 
     def _check_observations(self, row: Row) -> Reason:
-        reasons = Reason(0)
-        stamps, received = row["stamp_ns"], row["receive_ns"]
+        """Faults of what the policy sees. Streams that only the expert sees show in the age of its actions."""
+        received, stamps = row["receive_ns"][self._seen], row["stamp_ns"][self._seen]
         if (received == NEVER_NS).any():
             return Reason.OBSERVATION_NEVER
+        reasons = Reason(0)
         age_ns = row["time_ns"] - stamps
         if (age_ns > self._max_age_ns).any() or (row["monotonic_ns"] - received > self._max_age_ns).any():
             reasons |= Reason.OBSERVATION_STALE
         if (age_ns < -self._future_ns).any():
             reasons |= Reason.OBSERVATION_FUTURE
-        if not (np.isfinite(row["observation"]).all() and np.isfinite(row["privileged"]).all()):
+        if not np.isfinite(row["observation"]).all():
             reasons |= Reason.OBSERVATION_NOT_FINITE
         return reasons
 
@@ -147,26 +152,37 @@ class Gate:
         observed = not reasons & Reason.observation_faults()
         if not observed:
             self.mode = next_mode(self.mode, Event.LOCK)
-        events = list(requests)
-        if self._auto_arm and self.mode is Mode.LOCKED:
-            events += [Event.ARM, Event.RESUME]
-        for event in events:
+        for event in requests:
             if event is not Event.ARM or observed:
                 self.mode = next_mode(self.mode, event)
-        for event in self.rule.events(self.mode, intent):
-            self.mode = next_mode(self.mode, event)
+            # What a person stopped or has just armed does not move before a person says so.
+            self._waits_for_person = event is not Event.RESUME
+        if intent.takeover and not self._had_takeover:
+            self._waits_for_person = False
+        self._had_takeover = intent.takeover
+        if self._auto_arm and self.mode is Mode.LOCKED and observed:
+            self.mode = next_mode(next_mode(self.mode, Event.ARM), Event.RESUME)
+        if not self._waits_for_person:
+            for event in self.rule.events(self.mode, intent):
+                self.mode = next_mode(self.mode, event)
         faults = {Mode.POLICY: Reason.policy_faults(), Mode.EXPERT: Reason.expert_faults()}.get(self.mode)
         if faults is not None and reasons & faults:
             self.mode = next_mode(self.mode, Event.HOLD)
+        # Last, so that nothing above leads past it: who cannot see does not drive.
+        if not observed:
+            self.mode = next_mode(self.mode, Event.LOCK)
 
-    def _execute(self, row: Row) -> Reason:
+    def _execute(self, row: Row, *, observed: bool) -> Reason:
         reasons = {
             Mode.LOCKED: Reason.NOT_ARMED,
             Mode.HOLD: Reason.HELD,
             Mode.ESTOP: Reason.ESTOP,
         }.get(self.mode, Reason(0))
-        if self._last_ns == NEVER_NS:
-            self._start_from(row)
+        now_ns = int(row["monotonic_ns"])
+        if self._last_ns == NEVER_NS or now_ns - self._last_ns > self._timeout_ns:
+            # Never sent anything, or so long ago that the driver has stopped by itself.
+            self._last_ns = NEVER_NS
+            self._start_from(row, observed=observed)
         requested: Vector = row["requested_action"]
         if self.mode is Mode.POLICY:
             requested[:] = row["policy_action"]
@@ -178,15 +194,18 @@ class Gate:
         executed[:] = requested
         if not np.isfinite(executed).all():
             return reasons  # nothing to send: an effort interface at rest, a position that was never measured
+        if ((self._last < self._lower) | (self._last > self._upper)).any():
+            executed[:] = np.nan  # no command is both within the bounds and near enough; a person must move it
+            return reasons | Reason.START_OUT_OF_BOUNDS
         if clamp_bounds(executed, self._lower, self._upper):
             reasons |= Reason.CLAMPED_BOUND
-        if clamp_rate(executed, self._last, self._rate * self._step_s(int(row["monotonic_ns"]))):
+        if clamp_rate(executed, self._last, self._rate * self._step_s(now_ns)):
             reasons |= Reason.CLAMPED_RATE
         if not np.isfinite(executed).all():
             executed[:] = np.nan
             return reasons | Reason.OUTPUT_NOT_FINITE
         self._last[:] = executed
-        self._last_ns = int(row["monotonic_ns"])
+        self._last_ns = now_ns
         return reasons
 
     def _stop_action(self) -> Vector | float:
@@ -194,9 +213,12 @@ class Gate:
             return 0.0  # the rate limit turns it into a ramp
         return self._last if self._interface is Interface.POSITION else np.nan
 
-    def _start_from(self, row: Row) -> None:
-        """What the first action may differ from by one step: standstill, or the measured position."""
-        self._last[:] = 0.0 if self._measured is None else self._layout.stream(row, self._measured)
+    def _start_from(self, row: Row, *, observed: bool) -> None:
+        """What the first action may differ from by one step: standstill, or the position measured just now."""
+        if self._measured is None:
+            self._last[:] = 0.0
+        else:
+            self._last[:] = self._layout.stream(row, self._measured) if observed else np.nan
 
     def _step_s(self, now_ns: int) -> float:
         """Time that the rate limit may use, bounded at both ends, so that neither a burst nor a stall is travel."""

@@ -43,6 +43,8 @@ class Reason(enum.IntFlag):
     """The requested action was outside the contract's bounds."""
     CLAMPED_RATE = enum.auto()
     """The requested action was further from the last one than the contract's rate limit allows."""
+    START_OUT_OF_BOUNDS = enum.auto()
+    """The measured position lies outside the contract's bounds; nothing goes out until it does not."""
     OUTPUT_NOT_FINITE = enum.auto()
     """Last check: what would have gone out was not finite, and nothing went out."""
 

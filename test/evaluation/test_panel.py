@@ -36,7 +36,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         policy = None
         for round_index, count in enumerate(EPISODES[task]):
             gate = Gate(contract, make_rule("dagger", round_index=round_index), auto_arm=True)
-            control = ControlTick(gate, make_labeller("scripted", contract), policy)
+            control = ControlTick(layout, gate, make_labeller("scripted", contract), policy)
             for seed in range(count):
                 rows, _ = rollout(plant, control, layout, seed=seed, ticks=contract.horizon_ticks)
                 labelled.append(rows[rows["label_source"] == Label.EXPERT])
@@ -71,7 +71,7 @@ def test_delayed_policy_is_still_gated(task: str, policies: dict[str, Path]) -> 
     layout = RowLayout(contract)
     plant = load_plant(contract, contract_path(task), Perturbation(observation_delay_s=DELAYS_S[task]))
     gate = Gate(contract, make_rule("hg", round_index=1), auto_arm=True)
-    control = ControlTick(gate, None, load_checkpoint(policies[task], contract))
+    control = ControlTick(layout, gate, None, load_checkpoint(policies[task], contract))
     lower, upper, rate = np.array([(d.lower, d.upper, d.rate_limit) for d in contract.action.dimensions_]).T
     for seed in range(3):
         rows, _ = rollout(plant, control, layout, seed=seed, ticks=contract.horizon_ticks)

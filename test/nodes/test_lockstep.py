@@ -31,8 +31,8 @@ def without_ros(
     plant = load_plant(contract, contract_path(task), Perturbation(**perturbation))
     gate = Gate(contract, make_rule(rule, round_index=round_index, beta="exponential"), auto_arm=True)
     labeller = make_labeller(labeller_of_rule(rule, round_index), contract)
-    control = ControlTick(gate, labeller, load_checkpoint(policy, contract) if policy else None)
     layout, ticks = RowLayout(contract), contract.horizon_ticks
+    control = ControlTick(layout, gate, labeller, load_checkpoint(policy, contract) if policy else None)
     return [
         rollout(plant, control, layout, seed=seed, ticks=ticks, round_index=round_index, episode=i)[0]
         for i, seed in enumerate(seeds)

@@ -29,8 +29,9 @@ def expert_rollout(task: str, seed: int, **perturbation: float) -> tuple[Any, An
     contract = load_contract(contract_path(task))
     plant = load_plant(contract, contract_path(task), Perturbation(**perturbation))
     gate = Gate(contract, make_rule("bc", round_index=0), auto_arm=True)
-    control = ControlTick(gate, ScriptedLabeller(plant.task.expert), None)
-    return rollout(plant, control, RowLayout(contract), seed=seed, ticks=contract.horizon_ticks)
+    layout = RowLayout(contract)
+    control = ControlTick(layout, gate, ScriptedLabeller(plant.task.expert), None)
+    return rollout(plant, control, layout, seed=seed, ticks=contract.horizon_ticks)
 
 
 def observe_all(plant: MujocoPlant) -> dict[int, Any]:
