@@ -33,7 +33,7 @@ from dagger_ros.dataset import (
 from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
 from dagger_ros.learning import TrainingSettings, train
 from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
-from dagger_ros.sim import TaskStatus
+from dagger_ros.sim import TaskStatus, load_plant
 from dagger_ros.supervisor import make_rule
 
 __all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "run"]
@@ -75,6 +75,8 @@ class RunConfig:
                 raise DaggerError(f"{name}: expected a whole number >= 1, got {value}")
         if not 0 <= self.seed < 9_999:
             raise DaggerError(f"seed: expected a whole number from 0 to 9998, got {self.seed}")
+        if self.rounds * _SEEDS_PER_ROUND >= _SEEDS_PER_RUN:
+            raise DaggerError(f"rounds: expected less than {_SEEDS_PER_RUN // _SEEDS_PER_ROUND}, got {self.rounds}")
         for name in ("demonstrations", "episodes"):
             if (getattr(self, name) or 0) > _SEEDS_PER_ROUND:
                 raise DaggerError(f"{name}: expected at most {_SEEDS_PER_ROUND} a round, got {getattr(self, name)}")
@@ -151,11 +153,14 @@ def run(
         DaggerError: If `out` holds another run, or is damaged; nothing in it was changed then.
     """
     contract = load_contract(contract_path)
+    # What cannot be simulated is refused before the folder is made.
+    load_plant(contract, contract_path)
     _prepare(out, contract_path, contract, config, panel, resume=resume)
     results: list[RoundResult] = []
     stop = f"all {config.rounds} rounds are done"
     with PanelRunner(contract_path, panel, workers=workers) as runner:
         for k in range(config.rounds + 1):
+            new = not _panel_folder(out, k).exists()
             round_ = _collect_round(out, contract_path, contract, config, k, collect, progress)
             policy = _train_policy(out, contract, config, k, progress)
             panel_result = _evaluate(out, policy, runner, k, progress)
@@ -175,7 +180,8 @@ def run(
             if config.max_labels is not None and labels >= config.max_labels:
                 stop = f"{labels} labels, at least the {config.max_labels} asked for"
                 break
-            _write_result(out, contract, config, results, "not finished")
+            if new:
+                _write_result(out, contract, config, results, "not finished")
     result = _write_result(out, contract, config, results, stop)
     write_report(out, contract, result)
     return result
@@ -203,7 +209,9 @@ def _collect_round(
             seeds=range(first, first + count),
             on_episode=lambda _status: advance(1),
         )
-    round_ = finish_round(part, contract, count)
+    round_ = finish_round(part, contract)
+    if len(round_.episodes) != count:
+        raise DaggerError(f"{part}: expected {count} recorded episodes, found {len(round_.episodes)}")
     part.replace(folder)
     return round_
 
@@ -315,9 +323,24 @@ def _prepare(
         if round_folder(out, k).exists():
             check_round(round_folder(out, k), contract)
         if _policy_folder(out, k).exists():
-            load_checkpoint(_policy_folder(out, k), contract)
+            about, _ = load_checkpoint(_policy_folder(out, k), contract)
+            _check_trained_on(out, about)
         if _panel_folder(out, k).exists():
-            PanelResult.read(_panel_folder(out, k))
+            _check_panel(out, k, panel)
+
+
+def _check_trained_on(out: Path, about: Checkpoint) -> None:
+    """Compares the rounds that a policy was trained on with those that are there."""
+    for source in about.trained_on:
+        folder = round_folder(out, int(source["round"]))
+        if not folder.exists() or manifest_sha256(folder) != source["manifest_sha256"]:
+            raise DaggerError(f"{folder}: expected the round that {about.name} was trained on; it is gone or changed")
+
+
+def _check_panel(out: Path, k: int, panel: Panel) -> None:
+    result = PanelResult.read(_panel_folder(out, k))
+    if result.panel_sha256 != panel.sha256 or [r.seed for r in result.rollouts] != list(panel.seeds):
+        raise DaggerError(f"{_panel_folder(out, k)}: expected the {panel.count} rollouts of panel {panel.name}")
 
 
 def _keep_interrupted(part: Path) -> None:

@@ -10,6 +10,7 @@ from dagger_ros.dataset.rounds import (
     labelled_frames,
     load_round,
     manifest_sha256,
+    recorded_episodes,
     round_folder,
     split_of,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "manifest_sha256",
     "read_episode",
     "read_rows",
+    "recorded_episodes",
     "round_folder",
     "split_of",
     "write_episode",

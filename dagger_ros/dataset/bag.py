@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from mcap.writer import Writer
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -137,6 +137,8 @@ class BagWriter:
         """Leaves nothing behind."""
         self._file.close()
         shutil.rmtree(self._part, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._path.parent.rmdir()  # if nothing else is in it
 
     def _metadata(self) -> dict[str, Any]:
         """What rosbag2 keeps beside a bag, in its version 9."""
@@ -209,7 +211,9 @@ def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
                 topics = ", ".join(sorted(c.topic for c in reader.connections)) or "nothing"
                 raise DaggerError(f"{path}: expected a topic of type {_DECISION} in the bag; it has {topics}")
             return _decisions(path, reader, connections, layout)
-    except (ReaderError, OSError, ValueError, AssertionError, KeyError) as error:
+    except DaggerError:
+        raise
+    except Exception as error:  # what a damaged file makes a decoder raise is not to be listed
         raise DaggerError(
             f"{path}: expected a whole rosbag2 folder (MCAP); it is damaged or cut short: {error}"
         ) from error

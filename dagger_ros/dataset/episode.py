@@ -9,10 +9,10 @@ from pathlib import Path
 from dagger_ros.contract import DaggerError
 from dagger_ros.contract.files import write_file
 
-__all__ = ["BAG", "EpisodeInfo", "read_episode", "write_episode"]
+__all__ = ["ABOUT", "BAG", "EpisodeInfo", "read_episode", "write_episode"]
 
 BAG = "bag"
-_ABOUT = "episode.json"
+ABOUT = "episode.json"
 _SCHEMA = "dagger_ros.episode/1"
 
 
@@ -56,7 +56,7 @@ class EpisodeInfo:
 
 def write_episode(folder: Path, info: EpisodeInfo) -> None:
     """Writes `episode.json`; an episode without it is unfinished."""
-    write_file(folder / _ABOUT, (json.dumps(asdict(info), indent=1) + "\n").encode())
+    write_file(folder / ABOUT, (json.dumps(asdict(info), indent=1) + "\n").encode())
 
 
 def read_episode(folder: Path) -> EpisodeInfo:
@@ -65,7 +65,7 @@ def read_episode(folder: Path) -> EpisodeInfo:
     Raises:
         DaggerError: If it is missing or not of this format.
     """
-    path = folder / _ABOUT
+    path = folder / ABOUT
     try:
         return EpisodeInfo(**json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

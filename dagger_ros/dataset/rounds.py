@@ -21,7 +21,7 @@ from dagger_ros import __version__
 from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout
 from dagger_ros.contract.files import write_file
 from dagger_ros.dataset.bag import read_rows
-from dagger_ros.dataset.episode import BAG, read_episode
+from dagger_ros.dataset.episode import ABOUT, BAG, read_episode
 
 __all__ = [
     "EpisodeEntry",
@@ -32,6 +32,7 @@ __all__ = [
     "labelled_frames",
     "load_round",
     "manifest_sha256",
+    "recorded_episodes",
     "round_folder",
     "split_of",
 ]
@@ -113,21 +114,28 @@ def split_of(contract: Contract, round_index: int, episode: int, seed: int) -> s
     return "validation" if draw < contract.splits.train + contract.splits.validation else "stress"
 
 
-def finish_round(folder: Path, contract: Contract, episodes: int) -> Round:
+def recorded_episodes(round_: Path) -> list[int]:
+    """Index of every finished episode of a round, in order."""
+    folders = sorted((round_ / "episodes").glob("[0-9]*"))
+    return [int(folder.name) for folder in folders if (folder / ABOUT).is_file()]
+
+
+def finish_round(folder: Path, contract: Contract) -> Round:
     """Reads every bag of a round, counts what is in it, and writes the manifest.
 
     Args:
         folder: Of the round.
         contract: That it was recorded under.
-        episodes: How many there are.
 
     Raises:
-        DaggerError: If an episode is missing, damaged, or of another contract.
+        DaggerError: If there is no finished episode, or one is damaged or of another contract.
     """
     layout = RowLayout(contract)
-    infos = [read_episode(episode_folder(folder, i)) for i in range(episodes)]
+    infos = {i: read_episode(episode_folder(folder, i)) for i in recorded_episodes(folder)}
+    if not infos:
+        raise DaggerError(f"{folder / 'episodes'}: expected at least one finished episode, found none")
     entries = []
-    for i, info in enumerate(infos):
+    for i, info in infos.items():
         bag = episode_folder(folder, i) / BAG
         rows = read_rows(bag, layout)
         starts = rows[np.flatnonzero(np.diff(rows["intervention"], prepend=0) > 0)]
@@ -150,7 +158,7 @@ def finish_round(folder: Path, contract: Contract, episodes: int) -> Round:
                 },
             )
         )
-    first = infos[0]
+    first = next(iter(infos.values()))
     result = Round(
         round=first.round,
         rule=first.rule,

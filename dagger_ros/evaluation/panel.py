@@ -9,7 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.stats import binomtest
 
 from dagger_ros.contract import Contract, DaggerError, Mode, RowLayout, load_contract
-from dagger_ros.contract.files import write_file
+from dagger_ros.contract.files import write_files
 from dagger_ros.contract.load import problems_of
 from dagger_ros.control import ControlTick
 from dagger_ros.policy import load_checkpoint
@@ -116,7 +116,7 @@ class PanelResult:
 
     def write(self, folder: Path) -> None:
         """Writes one entry per rollout to `rollouts.json`."""
-        write_file(folder / _ROLLOUTS, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        write_files(folder, {_ROLLOUTS: (json.dumps(asdict(self), indent=1) + "\n").encode()})
 
     @staticmethod
     def read(folder: Path) -> PanelResult:
@@ -148,8 +148,13 @@ def load_panel(path: str | Path) -> Panel:
         raise DaggerError(f"{path}: expected a panel (YAML) here; {error.strerror}") from error
     except ValidationError as error:
         raise DaggerError("\n".join([f"{path}: not a panel", *(f"  {p}" for p in problems_of(error))])) from error
-    except (yaml.YAMLError, TypeError) as error:
+    except TypeError as error:
+        valid = ", ".join(item.name for item in fields(Perturbation))
+        raise DaggerError(f"{path}: perturbation: expected only {valid}; {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DaggerError(f"{path}: expected a panel (YAML); {error}") from error
+    except DaggerError as error:
+        raise DaggerError(f"{path}: {error}") from error
     return panel
 
 

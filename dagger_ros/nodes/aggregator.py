@@ -11,7 +11,15 @@ from typing import Any
 from rclpy.serialization import deserialize_message
 
 from dagger_ros.contract import DaggerError, stamp_from_ns, stamp_ns
-from dagger_ros.dataset import BagWriter, EpisodeInfo, RecordedTopic, episode_folder, write_episode
+from dagger_ros.dataset import (
+    BagWriter,
+    EpisodeInfo,
+    RecordedTopic,
+    episode_folder,
+    finish_round,
+    recorded_episodes,
+    write_episode,
+)
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, ContractNode, message_class, run_node
@@ -48,6 +56,9 @@ class AggregatorNode(ContractNode):
             self.destroy_node()
             raise DaggerError("aggregator: expected the parameter 'out' (folder of the round), got nothing")
         self._out = Path(out)
+        if self._out.exists() and not self._out.is_dir():
+            self.destroy_node()
+            raise DaggerError(f"aggregator: expected a folder for the parameter 'out', got the file {out}")
         self._bag: BagWriter | None = None
         self._episode, self._seed, self._started_ns = -1, -1, 0
         self._sim_ns = 0
@@ -55,8 +66,9 @@ class AggregatorNode(ContractNode):
         self._problem = ""
         self._next_seed = next_seed
         self._drives_simulation = next_seed >= 0
-        self._first_tick = 0
-        self._last_tick: Any = None  # the SimTick that ended the episode
+        # SimTicks that began and ended the episode, where the simulation is driven.
+        self._first_tick: Any = None
+        self._last_tick: Any = None
         self._reset = self.create_client(ResetSim, "mujoco_bridge/reset") if self._drives_simulation else None
         self._events = self.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
         self._event = EpisodeEvent(event=EpisodeEvent.IDLE, round=self._round, episode=-1, seed=-1)
@@ -75,10 +87,15 @@ class AggregatorNode(ContractNode):
         return LEVEL_OK, f"recording episode {self._episode}", {"out": self._out, **self._bag.counts}
 
     def shut_down(self) -> None:
-        """Finishes an open episode as a failed one: nothing recorded is lost, and nobody said that it succeeded."""
+        """Finishes an open episode as a failed one, since nobody said that it succeeded, and writes the manifest."""
         self._drain()
-        if self._bag is not None:
-            self.stop(success=False, failure="", metric=math.nan)
+        try:
+            if self._bag is not None:
+                self.stop(success=False, failure="", metric=math.nan)
+            if recorded_episodes(self._out):
+                finish_round(self._out, self.contract)
+        except DaggerError as error:
+            self.get_logger().error(str(error))
 
     def start(self, seed: int) -> int:
         """Opens the bag of a new episode.
@@ -91,19 +108,23 @@ class AggregatorNode(ContractNode):
         """
         if self._bag is not None:
             raise DaggerError(f"episode {self._episode} is being recorded; stop it first")
-        episodes = self._out / "episodes"
-        self._episode = len([p for p in episodes.iterdir() if p.name.isdigit()]) if episodes.is_dir() else 0
-        self._seed, self._started_ns = seed, self._now_ns()
+        taken = [int(p.name) for p in (self._out / "episodes").glob("[0-9]*")]
+        self._episode = max(taken, default=-1) + 1
         self._bag = BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, self._definitions)
-        self._last_decision = None
+        self._seed, self._started_ns = seed, self._now_ns()
+        self._last_decision, self._problem = None, ""
+        self._first_tick = self._last_tick = None
         self._announce(EpisodeEvent.STARTED)
         return self._episode
 
-    def stop(self, *, success: bool, failure: str, metric: float, discard: bool = False) -> None:
+    def stop(self, *, success: bool, failure: str, metric: float, discard: bool = False) -> bool:
         """Finishes the bag and writes episode.json beside it.
 
+        Returns:
+            Whether the episode was kept; one without a decision is not.
+
         Raises:
-            DaggerError: If none is open, or the failure is not one of the contract's.
+            DaggerError: If none is open, the failure is not one of the contract's, or the disk does not take it.
         """
         if self._bag is None:
             raise DaggerError(self._problem or "no episode is being recorded")
@@ -111,16 +132,10 @@ class AggregatorNode(ContractNode):
             labels = ", ".join(self.contract.task.failure_labels)
             raise DaggerError(f"failure: expected one of {labels}, got {failure!r}")
         bag, self._bag = self._bag, None
-        self._last_tick = None
         if discard or self._last_decision is None:
             bag.discard()
             self._announce(EpisodeEvent.DISCARDED)
-            return
-        try:
-            bag.close()
-        except OSError as error:
-            self._abandon(bag, error)
-            raise DaggerError(self._problem) from error
+            return False
         decision = deserialize_message(self._last_decision, GateDecision)
         info = EpisodeInfo(
             round=self._round,
@@ -138,8 +153,14 @@ class AggregatorNode(ContractNode):
             metric=None if math.isnan(metric) else metric,
             messages=bag.counts,
         )
-        write_episode(episode_folder(self._out, self._episode), info)
+        try:
+            bag.close()
+            write_episode(episode_folder(self._out, self._episode), info)
+        except OSError as error:
+            self._abandon(bag, error)
+            raise DaggerError(self._problem) from error
         self._announce(EpisodeEvent.FINISHED, success=success, failure=failure, metric=metric)
+        return True
 
     def _drain(self) -> None:
         while poll(self.subscriptions):
@@ -168,14 +189,18 @@ class AggregatorNode(ContractNode):
     def _record(self, topic: str, data: bytes) -> None:
         if self._bag is None:
             return
+        # In real time what still comes from before the reset is not of this episode.
+        if self._drives_simulation and not self.lockstep and self._first_tick is None:
+            return
         try:
             self._bag.write(topic, self._now_ns(), data)
-            if topic == "supervisor/decision":
-                self._last_decision = data
-                self._stop_when_complete()
         except OSError as error:
             bag, self._bag = self._bag, None
             self._abandon(bag, error)
+            return
+        if topic == "supervisor/decision":
+            self._last_decision = data
+            self._stop_when_complete()
 
     def _abandon(self, bag: BagWriter, error: OSError) -> None:
         """The disk does not take it: keeps what is there, and says so; nobody else is held up."""
@@ -186,11 +211,11 @@ class AggregatorNode(ContractNode):
 
     def _on_tick(self, tick: Any) -> None:
         self._sim_ns = stamp_ns(tick.header.stamp)
-        if not self._drives_simulation or self._bag is None:
+        if not self._drives_simulation or self._bag is None or tick.seed != self._seed:
             return
         if tick.start:
-            self._first_tick = tick.tick
-        elif tick.done and self._last_tick is None:
+            self._first_tick = tick
+        elif tick.done and self._first_tick is not None and self._last_tick is None:
             self._last_tick = tick
             self._stop_when_complete()
 
@@ -199,14 +224,22 @@ class AggregatorNode(ContractNode):
         tick = self._last_tick
         if tick is None or self._bag is None:
             return
-        if self.lockstep and self._bag.counts["supervisor/decision"] < tick.tick - self._first_tick:
+        if self.lockstep and self._bag.counts["supervisor/decision"] < tick.tick - self._first_tick.tick:
             return
-        self.stop(success=tick.success, failure=tick.failure, metric=tick.metric)
+        try:
+            self.stop(success=tick.success, failure=tick.failure, metric=tick.metric)
+        except DaggerError:
+            return  # logged, and on /diagnostics; the timer tries the next episode
         self._next_simulated_episode()
 
     def _next_simulated_episode(self) -> None:
         if self._reset is not None and self._bag is None and self._reset.service_is_ready():
-            self.start(self._next_seed)
+            try:
+                self.start(self._next_seed)
+            except DaggerError as error:
+                self._problem = str(error)
+                self.get_logger().error(self._problem, throttle_duration_sec=10.0)
+                return
             self._reset.call_async(ResetSim.Request(seed=self._next_seed))
             self._next_seed += 1
 
@@ -228,8 +261,13 @@ class AggregatorNode(ContractNode):
     def _on_stop(self, request: Any, response: Any) -> Any:
         self._drain()  # what was sent before the request belongs to the episode
         try:
-            self.stop(success=request.success, failure=request.failure, metric=request.metric, discard=request.discard)
-            response.success, response.message = True, f"episode {self._episode} finished"
+            kept = self.stop(
+                success=request.success, failure=request.failure, metric=request.metric, discard=request.discard
+            )
+            response.success = kept or request.discard
+            response.message = f"episode {self._episode} " + (
+                "finished" if kept else "discarded: nothing is kept of it"
+            )
         except DaggerError as error:
             response.success, response.message = False, str(error)
         return response

@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -90,9 +91,13 @@ class ContractNode(Node):
         self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
 
     def parameter(self, name: str, default: Any, description: str) -> Any:
-        """Declares a read-only parameter and gives its value."""
-        descriptor = ParameterDescriptor(description=description, read_only=True)
-        return self.declare_parameter(name, default, descriptor).value
+        """Declares a read-only parameter and gives its value; a whole number will do for a float."""
+        number = isinstance(default, float)
+        descriptor = ParameterDescriptor(description=description, read_only=True, dynamic_typing=number)
+        value = self.declare_parameter(name, default, descriptor).value
+        if number and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise DaggerError(f"parameter {name}: expected a number, got {value!r}")
+        return float(value) if number else value
 
     def monotonic_ns(self) -> int:
         """Time on the clock that never jumps, ns."""
@@ -136,7 +141,7 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
     stop = _stop_on_signals()
     try:
         node = make()
-    except DaggerError as error:
+    except (DaggerError, ParameterException, InvalidParameterTypeException) as error:
         print(error, file=sys.stderr)
         rclpy.try_shutdown()
         raise SystemExit(2) from None
@@ -148,11 +153,13 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
     except ExternalShutdownException:
         pass
     finally:
-        if rclpy.ok():
-            node.shut_down()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+        try:
+            if rclpy.ok():
+                node.shut_down()
+        finally:
+            executor.shutdown()
+            node.destroy_node()
+            rclpy.try_shutdown()
 
 
 def _stop_on_signals() -> Callable[[], bool]:
@@ -160,6 +167,6 @@ def _stop_on_signals() -> Callable[[], bool]:
     import signal
 
     received: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda signum, _frame: received.append(signum))
     return lambda: bool(received)

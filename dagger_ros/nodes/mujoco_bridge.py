@@ -11,7 +11,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from dagger_ros.contract import NEVER_NS, StreamReader, TopicWriter, stamp_from_ns
-from dagger_ros.msg import SimTick
+from dagger_ros.msg import GateDecision, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.sim import Perturbation, TaskStatus, load_plant
 from dagger_ros.srv import ResetSim
@@ -45,6 +45,7 @@ class MujocoBridgeNode(ContractNode):
         self._status: TaskStatus | None = None
         self._start = False
         self._waiting = False  # lockstep: observations are out, the command is not in
+        self._kept: tuple[np.ndarray[Any, Any] | None] | None = None  # the answer that came during a pause
         self._published_ns = 0  # monotonic
         self._command_ns = NEVER_NS  # monotonic; when the last command came
         self._driver_stopped = False
@@ -66,6 +67,7 @@ class MujocoBridgeNode(ContractNode):
         self.create_service(ResetSim, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         if self.lockstep:
+            self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, self.qos.record)
             self.create_steady_timer(0.5, self._on_patience)
         else:
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
@@ -92,7 +94,7 @@ class MujocoBridgeNode(ContractNode):
         """Starts an episode."""
         self._seed, self._start = seed, True
         self._status = self.plant.reset(seed)
-        self._command_ns, self._driver_stopped = NEVER_NS, False
+        self._command_ns, self._driver_stopped, self._kept = NEVER_NS, False, None
         self._newest_ns = [NEVER_NS] * len(self._newest_ns)
         if self.lockstep:
             self._publish_tick()
@@ -145,8 +147,21 @@ class MujocoBridgeNode(ContractNode):
         if not self._reader.read(message, self._action) or not np.isfinite(self._action).all():
             return  # as a driver would: what it cannot read it does not do
         self._command_ns = self.monotonic_ns()
-        if self.lockstep and self._waiting and not self._paused:
-            self.step(self._action)
+        if self.lockstep and self._waiting:
+            self._answer(self._action)
+
+    def _on_decision(self, decision: Any) -> None:
+        """In lockstep: a tick for which the supervisor sends nothing is over too."""
+        sent = np.isfinite(np.asarray(decision.executed_action)).all()
+        if self._waiting and decision.tick == self.plant.tick and not sent:
+            self._answer(None)
+
+    def _answer(self, action: np.ndarray[Any, Any] | None) -> None:
+        """Steps with the command of the tick, or keeps it until the pause is over."""
+        if self._paused:
+            self._kept = (action,)
+        else:
+            self.step(action)
 
     def _on_timer(self) -> None:
         if self._status is None or self._paused or (self._status.done and not self._repeat):
@@ -163,6 +178,8 @@ class MujocoBridgeNode(ContractNode):
             self._publish_tick()
 
     def _on_patience(self) -> None:
+        if self._paused:
+            return
         if self._waiting and self.monotonic_ns() - self._published_ns > _LOCKSTEP_PATIENCE_S * 1e9:
             self.step(None)
 
@@ -177,8 +194,9 @@ class MujocoBridgeNode(ContractNode):
     def _on_pause(self, request: Any, response: Any) -> Any:
         self._paused = request.data
         response.success, response.message = True, "paused" if request.data else "running"
-        if self.lockstep and not request.data and self._waiting:
-            self._publish_tick()
+        if self._kept is not None and not request.data:
+            kept, self._kept = self._kept, None
+            self.step(*kept)
         return response
 
     def _describe(self, topic: str, message: Any) -> None:

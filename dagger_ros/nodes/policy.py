@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import stamp_from_ns
+from dagger_ros.contract import DaggerError, stamp_from_ns
 from dagger_ros.control import newest_ns
 from dagger_ros.msg import PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
@@ -23,6 +23,8 @@ class PolicyNode(ContractNode):
     def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
         super().__init__("policy", parameters, context, namespace)
         folder = self.parameter("policy", "", "folder with policy.json and weights.safetensors; needed")
+        if not folder:
+            raise DaggerError("policy: expected the parameter 'policy' (folder of a checkpoint), got nothing")
         self._about, self._network = load_checkpoint(folder, self.contract)
         self._row = self.layout.new(1)[0]
         self._observations = ObservationInput(self, self._on_message, privileged=False)

@@ -93,13 +93,13 @@ def load_checkpoint(folder: str | Path, contract: Contract) -> tuple[Checkpoint,
     if about.contract_sha256 != contract.sha256:
         raise DaggerError(
             f"{folder}: this policy was trained under another contract; expected {contract.sha256[:12]} "
-            f"({contract.name}), got {about.contract_sha256[:12]}. Use the contract it was trained under, or retrain"
+            f"({contract.name}), got {str(about.contract_sha256)[:12]}. Use that contract, or retrain"
         )
     if hashlib.sha256(weights).hexdigest() != about.weights_sha256:
         raise DaggerError(f"{folder / _WEIGHTS}: expected the hash in {_ABOUT}; the file was changed or cut short")
     try:
         network = MlpEnsemble(safetensors.numpy.load(weights))
-    except (SafetensorError, KeyError, IndexError) as error:
+    except (SafetensorError, KeyError, IndexError, ValueError) as error:
         raise DaggerError(f"{folder / _WEIGHTS}: expected the layers of a policy; {error}") from error
     layout = RowLayout(contract)
     if (network.observation_size, network.action_size) != (layout.observation_size, layout.action_size):

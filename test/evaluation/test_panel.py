@@ -125,7 +125,10 @@ def test_shipped_panels_are_valid(path: Path) -> None:
     [
         ("name: p", "first_seed: expected this key; found nothing"),
         ("name: p\nfirst_seed: 5\ncount: 3\nperturbation: {}", "first_seed: expected a number >= 1e"),
-        ("name: p\nfirst_seed: 1000000000\ncount: 3\nperturbation: {noise: 1.0}", "expected a panel"),
+        (
+            "name: p\nfirst_seed: 1000000000\ncount: 3\nperturbation: {noise: 1.0}",
+            "perturbation: expected only observation_delay_s",
+        ),
         ("name: p\nfirst_seed: 1000000000\ncount: 0\nperturbation: {}", "count: expected a number >= 1; found 0"),
     ],
 )

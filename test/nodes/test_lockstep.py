@@ -12,7 +12,7 @@ import pytest
 from conftest import contract_path, weak_policy
 from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import ControlTick
-from dagger_ros.dataset import finish_round, labelled_frames, load_round, read_episode, read_rows
+from dagger_ros.dataset import check_round, finish_round, labelled_frames, load_round, read_episode, read_rows
 from dagger_ros.policy import load_checkpoint
 from dagger_ros.sim import Perturbation, load_plant, rollout
 from dagger_ros.sim.experts import labeller_of_rule, make_labeller
@@ -92,7 +92,7 @@ def round_folder(tmp_path: Path) -> Path:
     with LockstepGraph(contract_path("peg"), rule="hg", round_index=0, out=folder) as graph:
         for seed in (1, 2):
             graph.run_episode(seed)
-    finish_round(folder, load_contract(contract_path("peg")), 2)
+    finish_round(folder, load_contract(contract_path("peg")))
     return folder
 
 
@@ -159,9 +159,13 @@ def test_round_of_another_contract_is_refused(round_folder: Path) -> None:
 
 
 def test_episode_that_is_gone_is_named(round_folder: Path) -> None:
+    contract = load_contract(contract_path("peg"))
     shutil.rmtree(round_folder / "episodes/000001")
-    with pytest.raises(DaggerError, match=r"000001/episode.json: expected the description of a finished episode"):
-        finish_round(round_folder, load_contract(contract_path("peg")), 2)
+    with pytest.raises(DaggerError, match=r"000001/bag/bag.mcap: expected the file that manifest.json names"):
+        check_round(round_folder, contract)
+    shutil.rmtree(round_folder / "episodes/000000")
+    with pytest.raises(DaggerError, match="expected at least one finished episode, found none"):
+        finish_round(round_folder, contract)
 
 
 def test_graph_whose_policy_is_of_another_contract_does_not_start(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import contract_path, weak_policy
 from dagger_ros.contract import Label, Mode, RowLayout, load_contract
-from dagger_ros.dataset import read_episode, read_rows
+from dagger_ros.dataset import load_round, read_episode, read_rows
 
 rclpy = pytest.importorskip("rclpy")
 from rclpy.executors import SingleThreadedExecutor
@@ -117,6 +117,7 @@ def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_doma
         processes.start("aggregator", **common, out=round_folder, round=0, rule="bc", simulation_seed=3)
         processes.wait_for(lambda: len(successes) >= 2)
     assert modes >= {int(Mode.EXPERT)}
+    assert load_round(round_folder, contract).episodes[0].seed == 3  # the aggregator ended with a manifest
     info = read_episode(round_folder / "episodes/000000")
     rows = read_rows(round_folder / "episodes/000000/bag", RowLayout(contract))
     assert info.seed == 3
@@ -144,6 +145,12 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain
         )
         processes.start("aggregator", **common, out=tmp_path / "round", simulation_seed=0)
         processes.wait_for(lambda: {0, 1} <= corrected)
+    episodes = load_round(tmp_path / "round", load_contract(contract_path("peg"))).episodes
+    for entry in episodes[:2]:
+        bag = tmp_path / "round" / "episodes" / f"{entry.episode:06d}" / "bag"
+        rows = read_rows(bag, RowLayout(load_contract(contract_path("peg"))))
+        assert (rows["seed"] == entry.seed).all()
+        assert (rows["mode"] == Mode.HOLD).mean() < 0.5
 
 
 @pytest.mark.parametrize(
@@ -155,6 +162,13 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain
         ("policy", {"contract": contract_path("peg"), "policy": "nowhere"}, "nowhere: expected a policy here"),
         ("expert_label", {"contract": contract_path("peg"), "expert": "me"}, "expert: expected one of scripted"),
         ("aggregator", {"contract": contract_path("peg")}, "expected the parameter 'out'"),
+        (
+            "aggregator",
+            {"contract": contract_path("peg"), "out": __file__},
+            "expected a folder for the parameter 'out'",
+        ),
+        ("policy", {"contract": contract_path("peg")}, "expected the parameter 'policy'"),
+        ("supervisor", {"contract": contract_path("peg"), "round": "x"}, "round"),
         ("mujoco_bridge", {"contract": contract_path("peg"), "perturbation.friction": -1.0}, "perturbation friction"),
     ],
 )

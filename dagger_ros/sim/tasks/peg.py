@@ -50,7 +50,7 @@ class PegExpert:
         x, y, z = privileged[self._tip]
         height, lateral = z - _RIM_M, float(np.hypot(x, y))
         aligned = _sigmoid((0.0028 - lateral) / 0.0004)
-        speed = min(1.0, 8 / 0.012 * 0.012 * lateral) / (lateral + 1e-9)
+        speed = min(1.0, 8 * lateral) / (lateral + 1e-9)
         out[0], out[1] = -speed * x, -speed * y
         hover_m = 0.03 * (1 - aligned)  # 30 mm above the rim until the peg is over the hole
         out[2] = (1 - aligned) * np.clip(12 * (hover_m - height), -1, 1) - 0.6 * aligned
