@@ -80,21 +80,22 @@ def _check(options: argparse.Namespace) -> None:
 def _print_contract(contract: Contract) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, highlight=False)
 
     def table(title: str, columns: str, rows: Sequence[Sequence[object]]) -> None:
-        result = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        result = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
         for column in columns.split(", "):
             numeric = column.endswith((" s", " Hz", "values", "lower", "upper", "per second"))
             result.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            result.add_row(*(f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row))
+            result.add_row(*(f"{cell:g}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
         console.print(result)
 
     timing, task, action = contract.timing, contract.task, contract.action
-    console.print(f"[bold]{contract.name}[/]: {task.description}")
+    console.print(f"{contract.name}: {task.description}")
     console.print(f"success: {task.criterion}; horizon {task.horizon_s:g} s = {contract.horizon_ticks} ticks")
     console.print(f"robot: {contract.robot.body}; operator: {contract.operator.source}; licence: {contract.licence}")
     streams = contract.streams.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from dagger_ros.contract.errors import ContractError, DaggerError, Problem
-from dagger_ros.contract.schema import Action, Contract, Interface, Stop, Stream
+from dagger_ros.contract.schema import Action, Contract, Interface, Stop, Stream, Timing
 from dagger_ros.contract.types import IMAGE_TYPES, MESSAGE_TYPES, UNITS, FieldKind, parse_field
 
 __all__ = ["COMMAND_TYPES", "STOP_OF", "load_contract", "parse_contract", "problems_of"]
@@ -21,6 +22,8 @@ COMMAND_TYPES = (
     "sensor_msgs/msg/JointState",
     "geometry_msgs/msg/TwistStamped",
 )
+# What the nodes say to each other on; relative names, as in a contract.
+GRAPH_TOPICS = frozenset({"policy/action", "expert/action", "supervisor/decision", "episode", "sim/tick"})
 # Zero is a stop only where the action is a velocity: sent as a position it slams the arm to its zero pose.
 STOP_OF = {
     Interface.VELOCITY: Stop.RAMP_TO_ZERO,
@@ -42,6 +45,8 @@ def _mapping_without_twins(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> 
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.MarkedYAMLError(problem=f"key {key!r} is not text", problem_mark=key_node.start_mark)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
         seen.add(key)
@@ -82,15 +87,17 @@ def parse_contract(text: str, *, source: str) -> Contract:
     """
     try:
         content = yaml.load(text, Loader=_UniqueKeyLoader)
+    except RecursionError as error:
+        raise ContractError(source, [Problem("(top)", "YAML that is not nested so deep", "too many levels")]) from error
     except yaml.YAMLError as error:
         raise ContractError(source, [Problem(_yaml_place(error), "valid YAML", _yaml_problem(error))]) from error
     if not isinstance(content, dict):
-        raise ContractError(source, [Problem("(top)", "a mapping", type(content).__name__)])
+        found = "an empty file" if content is None else type(content).__name__
+        raise ContractError(source, [Problem("(top)", "a mapping of keys", found)])
     try:
         contract = Contract.model_validate(content)
     except ValidationError as error:
-        # What fits is still checked for how it fits together, so that one run shows as much as possible.
-        raise ContractError(source, problems_of(error)) from error
+        raise ContractError(source, [*problems_of(error), *_problems_of_parts(content)]) from error
     problems = list(_fit_problems(contract))
     if problems:
         raise ContractError(source, problems)
@@ -174,12 +181,28 @@ def _resolved(schema: Any, node: Any) -> Any:
     return node
 
 
+def _problems_of_parts(content: dict[Any, Any]) -> Iterator[Problem]:
+    """How things fit together within those parts of a broken contract that are whole by themselves."""
+    streams = content.get("streams")
+    for name, stream in streams.items() if isinstance(streams, dict) else ():
+        with contextlib.suppress(ValidationError):
+            yield from _stream_problems(f"streams.{name}", Stream.model_validate(stream))
+    with contextlib.suppress(ValidationError):
+        yield from _action_problems(Action.model_validate(content.get("action")))
+    with contextlib.suppress(ValidationError):
+        yield from _timing_problems(Timing.model_validate(content.get("timing")))
+
+
 def _fit_problems(contract: Contract) -> Iterator[Problem]:
     for name, stream in contract.streams.items():
         yield from _stream_problems(f"streams.{name}", stream)
     yield from _topic_problems(contract)
-    yield from _action_problems(contract)
-    yield from _timing_problems(contract)
+    yield from _action_problems(contract.action)
+    yield from _measured_problems(contract, contract.action)
+    yield from _timing_problems(contract.timing)
+    if contract.task.horizon_s < 1 / contract.timing.control_rate_hz:
+        period = f"{1 / contract.timing.control_rate_hz:g}"
+        yield Problem("task.horizon_s", f"at least the control period of {period} s", f"{contract.task.horizon_s:g}")
     for name, camera in contract.cameras.items():
         if camera.type not in IMAGE_TYPES:
             yield Problem(f"cameras.{name}.type", f"one of {', '.join(IMAGE_TYPES)}", camera.type)
@@ -224,7 +247,7 @@ def _select_problems(key: str, type_: str, select: tuple[str, ...], unit_of: dic
             yield Problem(
                 place, f"a field of {type_} such as {message.example} (it has {', '.join(message.fields)})", text
             )
-        elif unit_of[text] not in message.fields[field]:
+        elif unit_of[text] in UNITS and unit_of[text] not in message.fields[field]:
             yield Problem(f"unit of {place}", f"{' or '.join(message.fields[field])} for {text}", unit_of[text])
 
 
@@ -247,12 +270,16 @@ def _topic_problems(contract: Contract) -> Iterator[Problem]:
             mine, theirs = getattr(stream, field), getattr(other, field)
             if mine != theirs:
                 yield Problem(f"streams.{name}.{field}", f"{theirs} as in {other_name}, on the same topic", str(mine))
-    if contract.action.topic in contract.topics:
+    observed = [*contract.topics, *(c.topic for c in contract.cameras.values())]
+    if contract.action.topic in observed:
         yield Problem("action.topic", "a topic of its own: the supervisor is its only writer", contract.action.topic)
+    for topic in sorted({t for t in observed if observed.count(t) > 1}):
+        yield Problem("cameras", "a topic for each camera", topic)
+    for topic in sorted(GRAPH_TOPICS & {contract.action.topic, *observed}):
+        yield Problem("topics", "none of the names that the graph uses for itself", topic)
 
 
-def _action_problems(contract: Contract) -> Iterator[Problem]:
-    action = contract.action
+def _action_problems(action: Action) -> Iterator[Problem]:
     if action.type not in COMMAND_TYPES:
         yield Problem("action.type", f"one of {', '.join(COMMAND_TYPES)}", action.type)
     else:
@@ -272,7 +299,6 @@ def _action_problems(contract: Contract) -> Iterator[Problem]:
         if d.unit not in _INTERFACE_UNITS[action.interface]:
             expected = f"{' or '.join(_INTERFACE_UNITS[action.interface])} for a {action.interface.value} interface"
             yield Problem(f"{key}.unit", expected, d.unit)
-    yield from _measured_problems(contract, action)
 
 
 def _measured_problems(contract: Contract, action: Action) -> Iterator[Problem]:
@@ -283,13 +309,13 @@ def _measured_problems(contract: Contract, action: Action) -> Iterator[Problem]:
     stream = contract.streams.get(action.measured)
     if stream is None:
         yield Problem("action.measured", f"one of {', '.join(contract.streams)}", action.measured)
-    elif stream.type in MESSAGE_TYPES and len(stream.dimensions) != len(action.dimensions_):
+    elif not any(_stream_problems("", stream)) and len(stream.dimensions) != len(action.dimensions_):
         found = f"{len(stream.dimensions)} in {action.measured}"
         yield Problem("action.measured", f"{len(action.dimensions_)} values, as the action has", found)
 
 
-def _timing_problems(contract: Contract) -> Iterator[Problem]:
-    timing, period = contract.timing, 1 / contract.timing.control_rate_hz
+def _timing_problems(timing: Timing) -> Iterator[Problem]:
+    period = 1 / timing.control_rate_hz
     for field in ("policy_max_age_s", "expert_max_age_s", "driver_timeout_s"):
         if getattr(timing, field) < period:
             yield Problem(
@@ -299,8 +325,6 @@ def _timing_problems(contract: Contract) -> Iterator[Problem]:
         yield Problem(
             "timing.latency_budget_s", f"at most the control period of {period:g} s", f"{timing.latency_budget_s:g}"
         )
-    if contract.task.horizon_s < period:
-        yield Problem("task.horizon_s", f"at least the control period of {period:g} s", f"{contract.task.horizon_s:g}")
 
 
 def _simulation_problems(contract: Contract) -> Iterator[Problem]:

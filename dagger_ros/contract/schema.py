@@ -196,7 +196,7 @@ class Task(_Part):
 
     description: Text
     criterion: Text  # when a rollout is a success, in words
-    horizon_s: Positive
+    horizon_s: Annotated[float, Field(strict=True, gt=0, le=86_400, allow_inf_nan=False)]
     metric: Metric
     failure_labels: Annotated[dict[Name, Text], Field(min_length=1)]
 
@@ -298,7 +298,7 @@ class Simulation(_Part):
 class Contract(_Part):
     """One task on one robot. `load_contract` makes it from a file and checks how its parts fit together."""
 
-    contract: Annotated[Literal[1], Field(description="version of this format")]
+    contract: Annotated[int, Field(strict=True, ge=1, le=1, description="version of this format")]
     name: Name
     licence: Text
     robot: Robot

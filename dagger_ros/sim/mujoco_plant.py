@@ -51,7 +51,15 @@ def load_plant(contract: Contract, contract_path: str | Path, perturbation: Pert
         model = spec.compile()
     except ValueError as error:
         raise DaggerError(f"{path}: expected an MJCF model that compiles; {error}") from error
-    return MujocoPlant(contract, model, task, path, perturbation or Perturbation())
+    plant = MujocoPlant(contract, model, task, path, perturbation or Perturbation())
+    try:
+        plant.reset(0)
+        plant.observe()
+    except (AttributeError, ValueError, IndexError) as error:
+        raise DaggerError(
+            f"{contract_path}: expected sources and a model that give every stream of task '{simulation.task}'; {error}"
+        ) from error
+    return plant
 
 
 class MujocoPlant:

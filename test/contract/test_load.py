@@ -63,6 +63,31 @@ def test_unknown_message_type_is_refused(content: dict[str, Any]) -> None:
     assert "streams.peg_in_hole.type: expected one of sensor_msgs/msg/JointState" in problems(content)
 
 
+def test_what_does_not_fit_is_reported_beside_what_is_missing(content: dict[str, Any]) -> None:
+    content["robot"]["colour"] = "red"
+    content["streams"]["tool_position"]["unit"] = "mm"
+    content["action"]["dimensions"][2]["lower"] = 9.0
+    content["timing"]["latency_budget_s"] = 1.0
+    text = problems(content)
+    assert "4 problems" in text
+    for key in ("robot.colour", "streams.tool_position.unit", "action.dimensions.2 (vz)", "timing.latency_budget_s"):
+        assert key in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["action"].update(topic="supervisor/decision"), "none of the names that the graph uses"),
+        (lambda c: c["streams"]["tool_position"].update(topic="policy/action"), "none of the names that the graph"),
+        (lambda c: c.update(contract=True), "contract: expected a whole number"),
+        (lambda c: c["action"].update(measured="nothing"), "action.measured: expected one of joint_effort"),
+    ],
+)
+def test_bad_name_is_refused(content: dict[str, Any], change: Any, message: str) -> None:
+    change(content)
+    assert message in problems(content)
+
+
 def test_all_problems_are_reported_at_once(content: dict[str, Any]) -> None:
     content["action"]["dimensions"][0]["rate_limit"] = 0.0
     content["timing"]["driver_timeout_s"] = "soon"
@@ -93,7 +118,7 @@ def test_all_problems_are_reported_at_once(content: dict[str, Any]) -> None:
         (lambda c: c["simulation"]["sources"].pop("tool_position"), "where the model gives this stream"),
         (lambda c: c["simulation"]["observation_noise"].update(nose=0.1), "simulation.observation_noise.nose"),
         (lambda c: c["simulation"]["actuation"].update(kind="magic"), "kind: "),
-        (lambda c: c.update(contract=2), "contract: expected 1; found 2"),
+        (lambda c: c.update(contract=2), "contract: expected a number <= 1; found 2"),
     ],
 )
 def test_bad_value_is_refused(content: dict[str, Any], change: Any, message: str) -> None:
@@ -106,7 +131,9 @@ def test_missing_file_is_one_sentence(tmp_path: Path) -> None:
         load_contract(tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: [", "just text", "a: 1\na: 2", "!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "text", ["", "a: [", "just text", "a: 1\na: 2", "[1]: 2", "!!python/object:os.system {}", "[" * 3000]
+)
 def test_text_that_is_no_mapping_is_refused(text: str) -> None:
     with pytest.raises(ContractError, match=r"peg.yaml"):
         parse_contract(text, source="peg.yaml")
