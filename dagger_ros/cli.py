@@ -200,12 +200,14 @@ class _Bars:
     def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+        self._begin()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bars:
             task = bars.add_task(name, total=total)
             yield lambda steps: bars.advance(task, steps)
 
     def round_done(self, result: Any) -> None:
+        self._begin()
         panel = result.panel
         low, high = panel["success_ci95"]
         print(

@@ -298,6 +298,8 @@ def _prepare(
     del wanted["rounds"]  # a finished run may be given more of them
     text = yaml.safe_dump(json.loads(json.dumps(wanted)), sort_keys=False)  # through JSON: lists for tuples
     path = out / "config.yaml"
+    if out.exists() and not out.is_dir():
+        raise DaggerError(f"{out}: expected a folder that is new or empty, or that of a run to resume; it is a file")
     if not out.exists() or not any(out.iterdir()):
         write_file(out / "contract.yaml", contract_path.read_bytes())
         write_file(path, text.encode())

@@ -173,6 +173,13 @@ def test_folder_with_another_run_is_refused(copy: Path) -> None:
     refused(copy, "contract_sha256: the run has", resume=True, task="lane")
 
 
+def test_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("dear")
+    with pytest.raises(DaggerError, match="run: expected a folder that is new or empty.*; it is a file"):
+        small_run(tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "dear"
+
+
 def test_fewer_rounds_than_the_run_has_are_refused(copy: Path) -> None:
     small_run(copy, resume=True, rounds=2)
     refused(copy, "expected at least the 2 rounds that the run has, got rounds 1", resume=True, rounds=1)
