@@ -183,18 +183,17 @@ class _Bars:
     _COLUMNS = "{:>6}  {:>10}  {:>6}  {:>9}  {:>12}  {:>13}  {:>22}"
 
     def __init__(self, contract: Contract) -> None:
-        self._metric = contract.task.metric.name
-        print(f"{contract.name}: {contract.task.description}", flush=True)
-        heads = (
-            "policy",
-            "new labels",
-            "labels",
-            "takeovers",
-            "intervention",
-            "panel success",
-            f"{self._metric} (mean)",
-        )
-        print(self._COLUMNS.format(*heads), flush=True)
+        self._contract = contract
+        self._begun = False
+
+    def _begin(self) -> None:
+        """Prints the heading, once there is something to say."""
+        if not self._begun:
+            metric = f"{self._contract.task.metric.name} (mean)"
+            heads = ("policy", "new labels", "labels", "takeovers", "intervention", "panel success", metric)
+            print(f"{self._contract.name}: {self._contract.task.description}")
+            print(self._COLUMNS.format(*heads), flush=True)
+        self._begun = True
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

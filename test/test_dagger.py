@@ -175,7 +175,7 @@ def test_folder_with_another_run_is_refused(copy: Path) -> None:
 
 def test_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("dear")
-    with pytest.raises(DaggerError, match="run: expected a folder that is new or empty.*; it is a file"):
+    with pytest.raises(DaggerError, match=r"run: expected a folder that is new or empty.*; it is a file"):
         small_run(tmp_path / "run")
     assert (tmp_path / "run").read_text() == "dear"
 
