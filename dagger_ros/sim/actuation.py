@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-import mujoco
 import numpy as np
 
 from dagger_ros.contract import Contract, DaggerError
 from dagger_ros.contract.schema import Actuation, ActuatorsSource, PlanarBaseActuation, ToolVelocityActuation
+from dagger_ros.sim.kinematics import UprightSite
 from dagger_ros.sim.plant import Vector
 from dagger_ros.sim.sources import element
 
@@ -96,15 +96,9 @@ class _PlanarBase:
 class _ToolVelocity:
     """Moves joint targets so that a site has the wanted velocity and keeps its orientation upright.
 
-    Damped least squares; the target never runs further ahead of the measured joints than `largest_error_rad`, so
-    that a blocked tool pushes with a bounded force.
-
-    Source: Buss (2004), Introduction to inverse kinematics with Jacobian transpose, pseudoinverse and damped least
-    squares methods, section 5.
+    The target never runs further ahead of the measured joints than `largest_error_rad`, so that a blocked tool
+    pushes with a bounded force.
     """
-
-    _DAMPING = 1e-4  # m^2, of the prototype in which both tasks were tuned
-    _ORIENTATION_GAIN = 0.5  # share of the orientation error that is corrected in one tick
 
     def __init__(
         self,
@@ -116,8 +110,8 @@ class _ToolVelocity:
         path: Path,
         period_s: float,
     ) -> None:
-        self._site = site
-        self._places, self._dofs = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
+        self._kinematics = UprightSite(model, site, joints)
+        self._places = model.jnt_qposadr[joints]
         actuator_of = {int(model.actuator_trnid[i, 0]): i for i in range(model.nu)}
         missing = [name for name, j in zip(actuation.joints, joints, strict=True) if int(j) not in actuator_of]
         if missing:
@@ -125,7 +119,6 @@ class _ToolVelocity:
         self._actuators = np.array([actuator_of[int(j)] for j in joints])
         self._largest_error = actuation.largest_error_rad
         self._period_s = period_s
-        self._position_jacobian, self._rotation_jacobian = np.zeros((3, model.nv)), np.zeros((3, model.nv))
         self._target = np.zeros(len(joints))
 
     def reset(self, model: Any, data: Any) -> None:
@@ -133,12 +126,7 @@ class _ToolVelocity:
         data.ctrl[self._actuators] = self._target
 
     def start_tick(self, model: Any, data: Any, action: Vector) -> None:
-        mujoco.mj_jacSite(model, data, self._position_jacobian, self._rotation_jacobian, self._site)
-        jacobian = np.concatenate([self._position_jacobian, self._rotation_jacobian])[:, self._dofs]
-        rotation = data.site_xmat[self._site].reshape(3, 3)
-        tilt = 0.5 * np.cross(rotation.T, np.eye(3)).sum(axis=0)
-        wanted = np.concatenate([action * self._period_s, self._ORIENTATION_GAIN * tilt])
-        step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + self._DAMPING * np.eye(6), wanted)
+        step = self._kinematics.step(data, action * self._period_s)
         measured = data.qpos[self._places]
         error = np.clip(self._target + step - measured, -self._largest_error, self._largest_error)
         self._target = measured + error

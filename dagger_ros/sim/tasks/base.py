@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dagger_ros.contract import Contract, DaggerError
+from dagger_ros.contract import Contract, DaggerError, RowLayout
 from dagger_ros.expert import Expert, OperatorSettings
 from dagger_ros.sim.plant import TaskStatus
 
@@ -43,12 +43,8 @@ def privileged_slice(contract: Contract, name: str) -> slice:
     Raises:
         DaggerError: If the contract has no such stream.
     """
-    start = 0
-    for stream_name, stream in contract.streams.items():
-        if not stream.privileged:
-            continue
-        if stream_name == name:
-            return slice(start, start + len(stream.dimensions))
-        start += len(stream.dimensions)
+    layout = RowLayout(contract)
+    if name in contract.streams and contract.streams[name].privileged:
+        return layout.slices[layout.streams.index(name)]
     task = contract.simulation.task if contract.simulation else contract.name
     raise DaggerError(f"contract {contract.name}: task '{task}' needs a privileged stream named {name}; there is none")

@@ -11,6 +11,7 @@ import numpy as np
 from dagger_ros.contract import Contract
 from dagger_ros.expert import Expert, OperatorSettings
 from dagger_ros.expert.labeller import Vector
+from dagger_ros.sim.kinematics import UprightSite
 from dagger_ros.sim.plant import TaskStatus
 from dagger_ros.sim.sources import element
 from dagger_ros.sim.tasks.base import privileged_slice
@@ -95,7 +96,8 @@ class PegTask:
         self._hole = element(model, "body", "hole", path=path, wanted_by=wanted_by)
         names = [f"j{i}" for i in range(1, 7)]
         joints = [element(model, "joint", name, path=path, wanted_by=wanted_by) for name in names]
-        self._places, self._dofs = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
+        self._places = model.jnt_qposadr[joints]
+        self._kinematics = UprightSite(model, self._tip, np.array(joints))
 
     def reset(self, rng: np.random.Generator) -> None:
         """Hole and tip anywhere in their ranges, the arm at rest."""
@@ -103,15 +105,9 @@ class PegTask:
         data.mocap_pos[model.body_mocapid[self._hole]] = _HOLE_M + rng.uniform(-1, 1, 3) * _HOLE_SPREAD_M
         target = _START_M + rng.uniform(-1, 1, 3) * _START_SPREAD_M
         data.qpos[self._places] = _HOME
-        jacobian, rotation = np.zeros((3, model.nv)), np.zeros((3, model.nv))
         for _ in range(60):  # converges to below 1 um in about 40
             mujoco.mj_forward(model, data)
-            mujoco.mj_jacSite(model, data, jacobian, rotation, self._tip)
-            frame = data.site_xmat[self._tip].reshape(3, 3)
-            tilt = 0.5 * np.cross(frame.T, np.eye(3)).sum(axis=0)
-            j = np.concatenate([jacobian, rotation])[:, self._dofs]
-            error = np.concatenate([0.3 * (target - data.site_xpos[self._tip]), 0.5 * tilt])
-            data.qpos[self._places] += j.T @ np.linalg.solve(j @ j.T + 1e-4 * np.eye(6), error)
+            data.qpos[self._places] += self._kinematics.step(data, 0.3 * (target - data.site_xpos[self._tip]))
         self._ticks, self._lowest_m = 0, np.inf
 
     def step(self) -> TaskStatus:
