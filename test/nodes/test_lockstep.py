@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from conftest import contract_path, weak_policy
 from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, load_contract
@@ -74,6 +75,60 @@ def test_graph_and_in_process_rollouts_give_the_same_rows(
     modes = {Mode(m) for rows in expected for m in np.unique(rows["mode"])}
     if round_index:
         assert {Mode.POLICY, Mode.EXPERT} <= modes
+
+
+def contract_of_plain_arrays(folder: Path, *, position: bool = False) -> Path:
+    """The peg's arm behind Float64MultiArray, which has no stamp, read from MuJoCo sensors."""
+    content = yaml.safe_load(contract_path("peg").read_text())
+    joints = [f"j{i}" for i in range(1, 7)]
+    model = (contract_path("peg").parent.parent / "models" / "peg.xml").read_text()
+    sensors = "".join(f'<jointpos name="s_{j}" joint="{j}"/>' for j in joints)
+    (folder / "arm.xml").write_text(model.replace("</mujoco>", f"<sensor>{sensors}</sensor></mujoco>"))
+    content["simulation"]["model"] = "arm.xml"
+    content["simulation"]["sources"]["joint_position"] = {"kind": "sensors", "names": [f"s_{j}" for j in joints]}
+    content["streams"]["joint_position"] |= {
+        "topic": "arm/position",
+        "type": "std_msgs/msg/Float64MultiArray",
+        "select": ["data[0:6]"],
+    }
+    content["action"]["type"] = "std_msgs/msg/Float64MultiArray"
+    for i, dimension in enumerate(content["action"]["dimensions"]):
+        dimension["select"] = f"data[{i}]"
+    if position:
+        content["simulation"]["actuation"] = {"kind": "actuators", "names": [f"a{i}" for i in range(1, 7)]}
+        content["action"] |= {"interface": "position", "stop": "hold_position", "measured": "joint_position"}
+        limits = {"unit": "rad", "lower": -3.0, "upper": 3.0, "rate_limit": 1.0}
+        content["action"]["dimensions"] = [{"name": j, "select": f"data[{i}]"} | limits for i, j in enumerate(joints)]
+    path = folder / "arrays.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_messages_without_a_stamp_give_the_same_rows_too(tmp_path: Path) -> None:
+    path = contract_of_plain_arrays(tmp_path)
+    with LockstepGraph(path, rule="bc", round_index=0, out=tmp_path / "round") as graph:
+        assert graph.run_episode(7).success
+    contract = load_contract(path)
+    layout = RowLayout(contract)
+    gate = Gate(contract, make_rule("bc", round_index=0), auto_arm=True)
+    control = ControlTick(layout, gate, make_labeller("scripted", contract), None)
+    plant = load_plant(contract, path)
+    rows, _ = rollout(plant, control, layout, seed=7, ticks=contract.horizon_ticks, round_index=0, episode=0)
+    assert read_rows(tmp_path / "round/episodes/000000/bag", layout).tobytes() == rows.tobytes()
+
+
+def test_graph_goes_on_while_the_supervisor_sends_nothing(tmp_path: Path) -> None:
+    """A position interface that was not measured yet has nothing to hold."""
+    path = contract_of_plain_arrays(tmp_path, position=True)
+    delayed = {"observation_delay_s": 0.1}
+    with LockstepGraph(
+        path, rule="hg", round_index=1, out=tmp_path / "round", expert=False, perturbation=delayed
+    ) as graph:
+        assert graph.run_episode(7).failure == "not_found"
+    rows = read_rows(tmp_path / "round/episodes/000000/bag", RowLayout(load_contract(path)))
+    assert np.isnan(rows["executed_action"][:2]).all()
+    assert np.isfinite(rows["executed_action"][2:]).all()
+    assert len(rows) == load_contract(path).horizon_ticks
 
 
 def test_round_is_the_same_bytes_each_time(tmp_path: Path) -> None:
