@@ -22,8 +22,7 @@ env:  ## set up .venv: ROS 2, Python packages, messages (PYTHON=python3.12, TORC
 
 demo: env  ## learn to insert a peg, through the real ROS 2 graph, and say where the evidence is
 	@out=runs/demo; n=1; while [ -e "$$out" ]; do n=$$((n + 1)); out=runs/demo-$$n; done; \
-	$(BIN)/dagger-ros run --contract config/contracts/peg.yaml --rule hg --rounds 6 --seed 0 --out "$$out" && \
-	echo "report: $(CURDIR)/$$out/report/index.html"
+	$(BIN)/dagger-ros run --contract config/contracts/peg.yaml --rule hg --rounds 6 --seed 0 --out "$$out"
 
 lint: env  ## ruff and the layering of the modules
 	@$(BIN)/ruff check

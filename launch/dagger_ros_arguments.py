@@ -8,7 +8,6 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 
 SHARE = Path(__file__).absolute().parent.parent  # share/dagger_ros, or the checkout
-PEG = str(SHARE / "config/contracts/peg.yaml")
 BOOLEAN = ("true", "false")
 
 ARGUMENTS = {
@@ -43,6 +42,11 @@ ARGUMENTS = {
         ),
     )
 }
+
+
+def shipped_contract(task):
+    """The contract of a task that ships."""
+    return SHARE / "config" / "contracts" / f"{task}.yaml"
 
 
 class Given:

@@ -19,7 +19,7 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
-from dagger_ros_arguments import ARGUMENTS, BOOLEAN, PEG, Given, end_all, load_contract
+from dagger_ros_arguments import ARGUMENTS, BOOLEAN, Given, end_all, load_contract, shipped_contract
 
 MOST_CLOCK_HZ = 1000.0  # more keeps a core busy
 
@@ -30,7 +30,9 @@ def generate_launch_description():
             "bag", description="rosbag2 folder with the contract's observations, as episodes/000000/bag; needed"
         ),
         DeclareLaunchArgument(
-            "contract", default_value=PEG, description="task contract that the bag was recorded under, a YAML file"
+            "contract",
+            default_value=str(shipped_contract("peg")),
+            description="task contract that the bag was recorded under, a YAML file",
         ),
         ARGUMENTS["policy"],
         DeclareLaunchArgument(

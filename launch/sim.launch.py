@@ -13,13 +13,18 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
-from dagger_ros_arguments import ARGUMENTS, BOOLEAN, PEG, Given, end_all, load_contract
+from dagger_ros_arguments import ARGUMENTS, BOOLEAN, Given, end_all, load_contract, shipped_contract
 
 
 def generate_launch_description():
     arguments = [
         DeclareLaunchArgument(
-            "contract", default_value=PEG, description="task contract, a YAML file with a section 'simulation'"
+            "task", default_value="peg", choices=("peg", "lane"), description="task that ships, if no contract is given"
+        ),
+        DeclareLaunchArgument(
+            "contract",
+            default_value="",
+            description="task contract, a YAML file with a section 'simulation'; empty: that of the task",
         ),
         ARGUMENTS["rule"],
         ARGUMENTS["round"],
@@ -57,7 +62,8 @@ def generate_launch_description():
 def graph(context):
     """The nodes that the arguments ask for."""
     given = Given(context)
-    contract, config = given.existing("contract"), given.existing("node_config")
+    contract = given.existing("contract") if given.text("contract") else shipped_contract(given.text("task"))
+    config = given.existing("node_config")
     policy, out = given.policy(), given.path("out")
     rule, round_, seed = given.text("rule"), given.round(policy), given.whole_number("seed", least=-1)
     demonstrations = given.demonstrations(round_, policy)

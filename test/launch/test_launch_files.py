@@ -196,7 +196,7 @@ def bag(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("sim", "contract headless lockstep namespace node_config out policy repeat round rule seed"),
+        ("sim", "contract headless lockstep namespace node_config out policy repeat round rule seed task"),
         ("robot", "contract expert joy namespace node_config out policy round rule"),
         ("replay", "bag contract delay loop namespace node_config policy rate"),
     ],
