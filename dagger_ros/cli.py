@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one verb."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nothing is left behind
     try:
         options.run(options)
     except DaggerError as error:
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(f"dagger-ros {options.verb}: interrupted", file=sys.stderr)
+        hint = "; the same command with --resume goes on" if options.verb == "run" else ""
+        print(f"dagger-ros {options.verb}: interrupted{hint}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -58,12 +61,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rounds", type=int, default=6, help="rounds after the demonstrations (default: 6)")
     run.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     run.add_argument("--out", type=Path, required=True, help="folder of the run; new, empty, or with --resume")
-    run.add_argument("--resume", action="store_true", help="go on after the last finished round in --out")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the last finished round in --out, with the options of that run",
+    )
     run.add_argument("--demonstrations", type=int, help="episodes of round 0 (default: the contract's)")
     run.add_argument("--episodes", type=int, help="episodes of each further round (default: the contract's)")
     run.add_argument("--max-labels", type=int, help="stop after the round in which so many labels are reached")
     run.add_argument("--panel", type=Path, help="held-out rollouts, a YAML file (default: nominal, 30 rollouts)")
-    run.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes for the panel")
+    run.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes for the panel (default: one for each core)"
+    )
     run.set_defaults(run=_run)
     return parser
 
@@ -83,7 +92,7 @@ def _print_contract(contract: Contract) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
     def table(title: str, columns: str, rows: Sequence[Sequence[object]]) -> None:
         result = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)

@@ -69,6 +69,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         make_rule(self.rule, round_index=1, beta=self.beta)
+        if self.beta != "indicator" and self.rule != "dagger":
+            raise DaggerError(f"beta: expected only with rule dagger, got {self.beta} with rule {self.rule}")
         for name in ("rounds", "demonstrations", "episodes", "max_labels"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -155,9 +157,14 @@ def run(
     contract = load_contract(contract_path)
     # What cannot be simulated is refused before the folder is made.
     load_plant(contract, contract_path)
+    if contract.operator.source != "scripted":
+        raise DaggerError(
+            f"{contract_path}: operator.source: expected scripted, since here a script labels; "
+            f"found {contract.operator.source}"
+        )
     _prepare(out, contract_path, contract, config, panel, resume=resume)
     results: list[RoundResult] = []
-    stop = f"all {config.rounds} rounds are done"
+    stop = f"{config.rounds} of {config.rounds} rounds done"
     with PanelRunner(contract_path, panel, workers=workers) as runner:
         for k in range(config.rounds + 1):
             new = not _panel_folder(out, k).exists()
@@ -301,6 +308,8 @@ def _prepare(
     if out.exists() and not out.is_dir():
         raise DaggerError(f"{out}: expected a folder that is new or empty, or that of a run to resume; it is a file")
     if not out.exists() or not any(out.iterdir()):
+        if resume:
+            raise DaggerError(f"{out}: expected the folder of a run to resume; there is none")
         write_file(out / "contract.yaml", contract_path.read_bytes())
         write_file(path, text.encode())
         return

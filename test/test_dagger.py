@@ -123,7 +123,7 @@ def test_result_has_the_schema_that_it_names(finished: Path) -> None:
         assert round_["panel"]["n"] == PANEL.count
         low, high = round_["panel"]["success_ci95"]
         assert 0 <= low <= round_["panel"]["success_rate"] <= high <= 1
-    assert result["stop"]["reason"] == "all 1 rounds are done"
+    assert result["stop"]["reason"] == "1 of 1 rounds done"
 
 
 def test_finished_run_is_resumed_without_doing_anything_again(copy: Path) -> None:
@@ -203,6 +203,8 @@ def test_policy_that_was_changed_is_refused(copy: Path) -> None:
         ({"rounds": 0}, "rounds: expected a whole number >= 1, got 0"),
         ({"rule": "magic"}, "rule: expected one of bc, dagger, hg"),
         ({"beta": "cubic"}, "beta: expected one of"),
+        ({"beta": "linear"}, "beta: expected only with rule dagger, got linear with rule hg"),
+        ({"resume": True}, "expected the folder of a run to resume; there is none"),
         ({"seed": -1}, "seed: expected"),
         ({"episodes": 5000}, "episodes: expected at most 1000"),
         ({"max_labels": 0}, "max_labels: expected"),

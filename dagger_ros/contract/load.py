@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from dagger_ros.contract.errors import ContractError, DaggerError, Problem
-from dagger_ros.contract.schema import Action, Contract, Interface, Stop, Stream, Timing
+from dagger_ros.contract.schema import PATTERNS, Action, Contract, Interface, Stop, Stream, Timing
 from dagger_ros.contract.types import IMAGE_TYPES, MESSAGE_TYPES, UNITS, FieldKind, parse_field
 
 __all__ = ["COMMAND_TYPES", "STOP_OF", "load_contract", "parse_contract", "problems_of"]
@@ -110,7 +110,7 @@ def _yaml_place(error: yaml.YAMLError) -> str:
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
-    return getattr(error, "problem", None) or str(error)
+    return (getattr(error, "problem", None) or str(error)).removeprefix("found ")
 
 
 # pydantic's error type -> what was expected, from the error's context.
@@ -128,7 +128,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "string_type": "text (quote it if it looks like a number)",
     "string_too_short": "text that is not empty",
-    "string_pattern_mismatch": "text like {pattern}",
+    "string_pattern_mismatch": "{words}",
     "tuple_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
@@ -142,13 +142,27 @@ def problems_of(error: ValidationError) -> list[Problem]:
     """What pydantic found, in the words of this project."""
     problems = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        expected = _EXPECTED.get(item["type"], item["msg"]).format(**item.get("ctx", {}))
+        key = ".".join(str(part) for part in _file_place(item["loc"]))
+        context = dict(item.get("ctx", {}))
+        if "pattern" in context:
+            context["words"] = PATTERNS.get(context["pattern"], f"text like {context['pattern']}")
+        expected = _EXPECTED.get(item["type"], item["msg"]).format(**context)
         found = "nothing" if item["type"] == "missing" else _shown(item["input"])
         if item["type"] == "extra_forbidden" and error.title == Contract.__name__:
             expected += f" (valid here: {_siblings(item['loc'])})"
         problems.append(Problem(key, expected, found))
     return problems
+
+
+def _file_place(location: tuple[int | str, ...]) -> list[int | str]:
+    """Where it stands in the file: pydantic puts the `kind` of a source or an actuation into the path."""
+    return [
+        part
+        for i, part in enumerate(location)
+        if (not (location[:2] == ("simulation", "sources") and i == 3)
+        and not (location[:2] == ("simulation", "actuation") and i == 2))
+        or i == len(location) - 1
+    ]
 
 
 def _shown(value: object) -> str:
@@ -218,7 +232,8 @@ def _stream_problems(key: str, stream: Stream) -> Iterator[Problem]:
     if stream.type not in MESSAGE_TYPES:
         yield Problem(f"{key}.type", f"one of {', '.join(MESSAGE_TYPES)}", stream.type)
         return
-    yield from _select_problems(f"{key}.select", stream.type, stream.select, dict.fromkeys(stream.select, stream.unit))
+    places = [f"{key}.select.{i}" for i in range(len(stream.select))]
+    yield from _select_problems(places, stream.type, stream.select, [stream.unit] * len(stream.select))
     if stream.unit not in UNITS:
         yield Problem(f"{key}.unit", f"one of {', '.join(UNITS)}", stream.unit)
     if stream.max_age_s < 1 / stream.rate_hz:
@@ -229,15 +244,18 @@ def _stream_problems(key: str, stream: Stream) -> Iterator[Problem]:
         )
 
 
-def _select_problems(key: str, type_: str, select: tuple[str, ...], unit_of: dict[str, str]) -> Iterator[Problem]:
+def _select_problems(
+    places: Sequence[str], type_: str, select: Sequence[str], units: Sequence[str]
+) -> Iterator[Problem]:
+    """What is wrong with selected fields; `places` and `units` are those of each field."""
     message = MESSAGE_TYPES[type_]
     quantities = {s.partition(".")[0] for s in select}
     if message.kind in (FieldKind.JOINT, FieldKind.TRAJECTORY) and len(quantities) > 1:
-        yield Problem(key, "one quantity (a stream for each)", ", ".join(sorted(quantities)))
-    for i, text in enumerate(select):
-        place = f"{key}.{i}"
+        yield Problem(places[0], "one quantity (a stream for each)", ", ".join(sorted(quantities)))
+    for i, (place, text, unit) in enumerate(zip(places, select, units, strict=True)):
         if select.index(text) != i:
             yield Problem(place, "each field once", text)
+            continue
         try:
             field = _field_name(message.kind, text)
         except ValueError as error:
@@ -247,8 +265,8 @@ def _select_problems(key: str, type_: str, select: tuple[str, ...], unit_of: dic
             yield Problem(
                 place, f"a field of {type_} such as {message.example} (it has {', '.join(message.fields)})", text
             )
-        elif unit_of[text] in UNITS and unit_of[text] not in message.fields[field]:
-            yield Problem(f"unit of {place}", f"{' or '.join(message.fields[field])} for {text}", unit_of[text])
+        elif unit in UNITS and unit not in message.fields[field]:
+            yield Problem(f"unit of {place}", f"{' or '.join(message.fields[field])} for {text}", unit)
 
 
 def _field_name(kind: FieldKind, text: str) -> str:
@@ -283,8 +301,8 @@ def _action_problems(action: Action) -> Iterator[Problem]:
     if action.type not in COMMAND_TYPES:
         yield Problem("action.type", f"one of {', '.join(COMMAND_TYPES)}", action.type)
     else:
-        units = {d.select: d.unit for d in action.dimensions_}
-        yield from _select_problems("action.dimensions.select", action.type, action.select, units)
+        places = [f"action.dimensions.{i}.select" for i in range(len(action.select))]
+        yield from _select_problems(places, action.type, action.select, [d.unit for d in action.dimensions_])
     for name in sorted({n for n in action.dimensions if action.dimensions.count(n) > 1}):
         yield Problem("action.dimensions", "each name once", name)
     if action.stop is not STOP_OF[action.interface]:

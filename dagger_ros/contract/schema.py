@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dagger_ros.contract.types import MESSAGE_TYPES, FieldKind, parse_field
 
 __all__ = [
+    "PATTERNS",
     "Action",
     "ActionDimension",
     "ActuatorsSource",
@@ -39,10 +40,17 @@ __all__ = [
     "ToolVelocityActuation",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Text = Annotated[str, Field(min_length=1)]
+_NAME = r"^[a-z][a-z0-9_]*$"
 # No leading slash, so that a namespace can be put before it.
-Topic = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
+_TOPIC = r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$"
+# What each pattern wants, for messages.
+PATTERNS = {
+    _NAME: "a name of lower case letters, digits and underscores",
+    _TOPIC: "a relative topic name, without a slash before it",
+}
+Name = Annotated[str, Field(pattern=_NAME)]
+Text = Annotated[str, Field(min_length=1)]
+Topic = Annotated[str, Field(pattern=_TOPIC)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]

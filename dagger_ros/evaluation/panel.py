@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -214,8 +216,17 @@ _worker: tuple[Contract, MujocoPlant] | None = None
 def _start_worker(contract_path: Path, panel: Panel) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     contract = load_contract(contract_path)
     _worker = contract, load_plant(contract, contract_path, Perturbation(**panel.perturbation))
+
+
+def _end_with_parent() -> None:
+    """A worker whose runner was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_one(policy: Path, seed: int) -> RolloutResult:

@@ -47,6 +47,7 @@ def load_plant(contract: Contract, contract_path: str | Path, perturbation: Pert
     try:
         spec = mujoco.MjSpec.from_file(str(path))
         task = TASKS[simulation.task](contract)
+        _check_judgement(contract, task, contract_path)
         task.edit(spec)
         model = spec.compile()
     except ValueError as error:
@@ -60,6 +61,20 @@ def load_plant(contract: Contract, contract_path: str | Path, perturbation: Pert
             f"{contract_path}: expected sources and a model that give every stream of task '{simulation.task}'; {error}"
         ) from error
     return plant
+
+
+def _check_judgement(contract: Contract, task: Task, contract_path: str | Path) -> None:
+    if contract.task.metric.name != task.metric:
+        raise DaggerError(
+            f"{contract_path}: task.metric.name: expected {task.metric}, which the simulated task gives; "
+            f"found {contract.task.metric.name}"
+        )
+    missing = [label for label in task.failures if label not in contract.task.failure_labels]
+    if missing:
+        raise DaggerError(
+            f"{contract_path}: task.failure_labels: expected those that the simulated task gives; "
+            f"missing {', '.join(missing)}"
+        )
 
 
 class MujocoPlant:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +141,29 @@ def test_wrong_panel_is_refused(text: str, message: str, tmp_path: Path) -> None
         load_panel(tmp_path / "p.yaml")
     with pytest.raises(DaggerError, match=r"none.yaml: expected a panel \(YAML\) here"):
         load_panel(tmp_path / "none.yaml")
+
+
+def test_workers_end_when_their_runner_is_killed(policies: dict[str, Path]) -> None:
+    script = (
+        "import multiprocessing, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from dagger_ros.evaluation import Panel, PanelRunner\n"
+        "if __name__ == '__main__':\n"
+        "    panel = Panel(name='p', first_seed=1_000_000_000, count=1, perturbation={})\n"
+        "    runner = PanelRunner(Path(sys.argv[1]), panel, workers=1)\n"
+        "    runner.run(Path(sys.argv[2]))\n"
+        "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = policies["peg"].parent / "killed.py"
+    path.write_text(script)
+    # Its output ends when nobody holds it open any more: neither the runner nor its workers.
+    killed = subprocess.run(
+        [sys.executable, str(path), str(contract_path("peg")), str(policies["peg"])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert killed.stdout.split()

@@ -226,3 +226,14 @@ def test_peg_that_never_moves_is_not_found() -> None:
     statuses = [plant.step(np.zeros(3)) for _ in range(contract.horizon_ticks)]
     assert (statuses[-1].done, statuses[-1].success, statuses[-1].failure) == (True, False, "not_found")
     assert all(not s.done for s in statuses[:-1])
+
+
+def test_contract_with_another_metric_or_label_than_the_task_gives_is_refused(tmp_path: Path) -> None:
+    content = yaml.safe_load(contract_path("peg").read_text())
+    content["simulation"]["model"] = str((contract_path("peg").parent.parent / "models" / "peg.xml").resolve())
+    content["task"]["failure_labels"] = {"not_found": "x"}
+    with pytest.raises(DaggerError, match=r"task.failure_labels: expected .*; missing jammed"):
+        load_plant(parse_contract(yaml.safe_dump(content), source=""), tmp_path / "c.yaml")
+    content["task"]["metric"]["name"] = "score"
+    with pytest.raises(DaggerError, match=r"task.metric.name: expected success, .*; found score"):
+        load_plant(parse_contract(yaml.safe_dump(content), source=""), tmp_path / "c.yaml")

@@ -15,8 +15,13 @@ __all__ = ["Task", "privileged_slice"]
 
 
 class Task(Protocol):
-    """Initial states, judgement, and who knows how to do it. `attach` comes before everything but `edit`."""
+    """Initial states, judgement, and who knows how to do it. `attach` comes before everything but `edit`.
 
+    A contract that names the task has its metric and its failure labels.
+    """
+
+    metric: str
+    failures: tuple[str, ...]
     expert: Expert
     operator: OperatorSettings
     was_put_back: bool

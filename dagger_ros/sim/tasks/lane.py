@@ -92,6 +92,8 @@ _TURN_GAIN = 2.2 / 1.6  # the prototype's: a little more than geometry asks for,
 class LaneTask:
     """See `Task`. A fall puts the base back near the centre line, at rest; the lap goes on."""
 
+    metric = "falls_per_lap"
+    failures: tuple[str, ...] = ("fell", "too_slow")
     operator = OperatorSettings(
         tolerance=0.5,
         reaction_s=0.2,

@@ -68,6 +68,8 @@ class PegExpert:
 class PegTask:
     """See `Task`."""
 
+    metric = "success"
+    failures: tuple[str, ...] = ("not_found", "jammed")
     # Tuned on seeds 0 to 2 so that the operator leaves small errors alone and catches a peg that rests on the rim.
     operator = OperatorSettings(
         tolerance=0.6,
