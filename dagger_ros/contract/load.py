@@ -159,8 +159,10 @@ def _file_place(location: tuple[int | str, ...]) -> list[int | str]:
     return [
         part
         for i, part in enumerate(location)
-        if (not (location[:2] == ("simulation", "sources") and i == 3)
-        and not (location[:2] == ("simulation", "actuation") and i == 2))
+        if (
+            not (location[:2] == ("simulation", "sources") and i == 3)
+            and not (location[:2] == ("simulation", "actuation") and i == 2)
+        )
         or i == len(location) - 1
     ]
 
