@@ -120,6 +120,8 @@ class MujocoPlant:
         noise = [simulation.actuator_noise.get(n, 0.0) for n in contract.action.dimensions]
         self._actuator_noise = np.array(noise)
         self._holds_last = contract.action.interface is Interface.POSITION
+        measured = contract.action.measured
+        self._measured = layout.streams.index(measured) if self._holds_last and measured is not None else None
         self._biases: list[Any] = []
         self._rng = np.random.default_rng(0)
         self._clear()
@@ -132,6 +134,10 @@ class MujocoPlant:
         self._rng = np.random.default_rng([seed, _NOISE_STREAM])
         self._clear()
         self._actuator.reset(self.model, self.data)
+        if self._measured is not None:
+            # A driver of positions that was told nothing yet holds where it is; zeros would be a slam.
+            self._reads[self._measured](self.model, self.data, self._wanted)
+            self._actual[:] = self._wanted
         self._biases = [
             self._rng.normal(0.0, scale, v.shape) if scale else 0.0
             for scale, v in zip(self._bias_scale, self._values, strict=True)

@@ -128,6 +128,10 @@ def test_graph_goes_on_while_the_supervisor_sends_nothing(tmp_path: Path) -> Non
     rows = read_rows(tmp_path / "round/episodes/000000/bag", RowLayout(load_contract(path)))
     assert np.isnan(rows["executed_action"][:2]).all()
     assert np.isfinite(rows["executed_action"][2:]).all()
+    # Nothing was asked for, so the arm is held where it began, not pulled to its zero pose.
+    joints = [i for i, c in enumerate(RowLayout(load_contract(path)).columns()) if c.startswith("joint_position")]
+    position = rows["observation"][2:, joints]
+    assert np.abs(position - position[0]).max() < 0.02
     assert len(rows) == load_contract(path).horizon_ticks
 
 
