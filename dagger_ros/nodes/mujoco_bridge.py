@@ -164,18 +164,12 @@ class MujocoBridgeNode(ContractNode):
             self.step(action)
 
     def _on_timer(self) -> None:
-        if self._status is None or self._paused or (self._status.done and not self._repeat):
-            self._publish_idle()
+        if self._status is None or self._paused:
             return
-        if not self._start:
+        if not self._start and not self._status.done:
             alive = self._command_ns != NEVER_NS and self.monotonic_ns() - self._command_ns <= self._timeout_ns
             self.step(self._action if alive else None)
         self._publish_tick()
-
-    def _publish_idle(self) -> None:
-        """Keeps the last state visible while nothing moves."""
-        if self._status is not None and not self._paused:
-            self._publish_tick()
 
     def _on_patience(self) -> None:
         if self._paused:

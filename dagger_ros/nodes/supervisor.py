@@ -19,13 +19,8 @@ from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, make_rule, 
 
 __all__ = ["SupervisorNode", "main"]
 
-_SERVICES = {
-    "arm": Event.ARM,
-    "hold": Event.HOLD,
-    "resume": Event.RESUME,
-    "estop": Event.ESTOP,
-    "reset_estop": Event.RESET_ESTOP,
-}
+# What people may ask for, each by a service of its name.
+_SERVICES = (Event.ARM, Event.HOLD, Event.RESUME, Event.ESTOP, Event.RESET_ESTOP)
 
 
 class SupervisorNode(ContractNode):
@@ -59,8 +54,8 @@ class SupervisorNode(ContractNode):
         self.create_subscription(PolicyAction, "policy/action", self._on_policy, self.qos.command)
         self.create_subscription(ExpertAction, "expert/action", self._on_expert, self.qos.command)
         self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
-        for name, event in _SERVICES.items():
-            self.create_service(Trigger, f"~/{name}", partial(self._on_request, event))
+        for event in _SERVICES:
+            self.create_service(Trigger, f"~/{event.name.lower()}", partial(self._on_request, event))
         if self.lockstep:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
