@@ -142,6 +142,8 @@ def problems_of(error: ValidationError) -> list[Problem]:
     """What pydantic found, in the words of this project."""
     problems = []
     for item in error.errors():
+        if item["type"] == "too_short" and item["input"]:
+            continue  # there are entries; what is wrong with them is said of each
         key = ".".join(str(part) for part in _file_place(item["loc"]))
         context = dict(item.get("ctx", {}))
         if "pattern" in context:

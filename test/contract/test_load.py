@@ -88,6 +88,14 @@ def test_bad_name_is_refused(content: dict[str, Any], change: Any, message: str)
     assert message in problems(content)
 
 
+def test_wrong_entry_is_not_also_called_a_missing_one(content: dict[str, Any]) -> None:
+    for dimension in content["action"]["dimensions"]:
+        del dimension["rate_limit"]
+    assert "peg.yaml: 3 problems" in problems(content)
+    content["action"]["dimensions"] = []
+    assert "action.dimensions: expected at least 1 entry; found []" in problems(content)
+
+
 def test_all_problems_are_reported_at_once(content: dict[str, Any]) -> None:
     content["action"]["dimensions"][0]["rate_limit"] = 0.0
     content["timing"]["driver_timeout_s"] = "soon"
