@@ -126,9 +126,15 @@ def _print_contract(contract: Contract) -> None:
         )
     table(
         f"action: {action.type} on {action.topic}; {action.interface.value} interface, stop: {action.stop.value}",
-        "name, field, unit, lower, upper, largest change per second",
-        [(d.name, d.select, d.unit, d.lower, d.upper, d.rate_limit) for d in action.dimensions_],
+        "name, field, unit, lower, upper, limits",
+        [(d.name, d.select, d.unit, d.lower, d.upper, d.limits_words) for d in action.dimensions_],
     )
+    if action.workspace:
+        table(
+            "workspace",
+            "stream, unit, lower, upper",
+            [(b.stream, contract.streams[b.stream].unit, _listed(b.lower), _listed(b.upper)) for b in action.workspace],
+        )
     table(
         "timing",
         "limit, Hz or s",
@@ -138,6 +144,8 @@ def _print_contract(contract: Contract) -> None:
             ("oldest policy action s", timing.policy_max_age_s),
             ("oldest expert action s", timing.expert_max_age_s),
             ("future stamp s", timing.future_tolerance_s),
+            ("hand-over at most s", action.handover.longest_s),
+            ("e-stop heard at least every s", timing.estop_max_age_s or "not missed"),
             ("driver stops by itself after s", timing.driver_timeout_s),
         ],
     )
@@ -150,6 +158,10 @@ def _print_contract(contract: Contract) -> None:
         f"row: {layout.dtype.itemsize} bytes"
     )
     console.print(f"sha256: {contract.sha256}", soft_wrap=True)
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _run(options: argparse.Namespace) -> None:

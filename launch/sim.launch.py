@@ -84,7 +84,7 @@ def graph(context):
         )
 
     nodes = [
-        node("supervisor", rule=rule, round=round_, auto_arm=True, wait_for_policy=policy is not None),
+        node("supervisor", rule=rule, round=round_, auto_arm=True, needs_policy=policy is not None),
         # As dagger_ros.sim.experts.labeller_of_rule has it.
         node("expert_label", expert="operator" if rule == "hg" and not demonstrations else "scripted"),
     ]

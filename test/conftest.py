@@ -53,6 +53,22 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     return domain
 
 
+def by_joint_position(content: dict[str, Any], **limits: float) -> None:
+    """Makes of the content of the peg's contract one of an arm that is commanded by joint positions."""
+    motion = {"velocity_limit": 1.0, "acceleration_limit": 10.0, "jump_limit": 0.5, "tracking_limit": 0.3} | limits
+    content["action"] |= {
+        "type": "std_msgs/msg/Float64MultiArray",
+        "interface": "position",
+        "stop": "hold_position",
+        "measured": "joint_position",
+        "workspace": [],
+        "dimensions": [
+            {"name": f"j{i + 1}", "select": f"data[{i}]", "unit": "rad", "lower": -3.0, "upper": 3.0} | motion
+            for i in range(6)
+        ],
+    }
+
+
 def weak_policy(task: str, folder: Path) -> Path:
     """A policy that is bad enough for an operator to be needed: small random weights."""
     contract = load_contract(contract_path(task))

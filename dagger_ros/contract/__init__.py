@@ -1,6 +1,6 @@
 """Reads a task contract (YAML) and gives what everything else is derived from: streams, limits, the row, its hash."""
 
-from dagger_ros.contract.codes import ExpertIntent, InterventionReason, Label, Mode
+from dagger_ros.contract.codes import ExpertIntent, Intent, InterventionReason, Label, Mode
 from dagger_ros.contract.decision import DecisionWriter, read_decision
 from dagger_ros.contract.errors import ContractError, DaggerError
 from dagger_ros.contract.load import load_contract, parse_contract
@@ -16,6 +16,7 @@ __all__ = [
     "DaggerError",
     "DecisionWriter",
     "ExpertIntent",
+    "Intent",
     "Goal",
     "Interface",
     "InterventionReason",

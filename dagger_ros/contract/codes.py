@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["ExpertIntent", "InterventionReason", "Label", "Mode"]
+__all__ = ["ExpertIntent", "Intent", "InterventionReason", "Label", "Mode"]
 
 
 class Mode(enum.IntEnum):
@@ -45,6 +45,14 @@ class InterventionReason(enum.IntEnum):
     DEMONSTRATION = 10
 
 
+class Intent(enum.IntFlag):
+    """What the expert asks for, as it stands in a row. The numbers are those of `msg/GateDecision.msg`."""
+
+    LABEL = 1
+    TAKEOVER = 2
+    RESUME = 4
+
+
 @dataclass
 class ExpertIntent:
     """What the expert asks for beside its action; the fields of `msg/ExpertAction.msg`.
@@ -60,3 +68,7 @@ class ExpertIntent:
     takeover: bool = False
     resume: bool = False
     reason: InterventionReason = InterventionReason.NONE
+
+    def bits(self) -> int:
+        """The three wishes as a mask of `Intent`."""
+        return self.label * Intent.LABEL + self.takeover * Intent.TAKEOVER + self.resume * Intent.RESUME

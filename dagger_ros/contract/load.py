@@ -11,7 +11,17 @@ import yaml
 from pydantic import ValidationError
 
 from dagger_ros.contract.errors import ContractError, DaggerError, Problem
-from dagger_ros.contract.schema import PATTERNS, Action, Contract, Interface, Stop, Stream, Timing
+from dagger_ros.contract.schema import (
+    MOTION_LIMITS,
+    PATTERNS,
+    Action,
+    ActionDimension,
+    Contract,
+    Interface,
+    Stop,
+    Stream,
+    Timing,
+)
 from dagger_ros.contract.types import IMAGE_TYPES, MESSAGE_TYPES, UNITS, FieldKind, parse_field
 
 __all__ = ["COMMAND_TYPES", "STOP_OF", "load_contract", "parse_contract", "problems_of"]
@@ -23,7 +33,7 @@ COMMAND_TYPES = (
     "geometry_msgs/msg/TwistStamped",
 )
 # What the nodes say to each other on; relative names, as in a contract.
-GRAPH_TOPICS = frozenset({"policy/action", "expert/action", "supervisor/decision", "episode", "sim/tick"})
+GRAPH_TOPICS = frozenset({"policy/action", "expert/action", "supervisor/decision", "episode", "estop", "sim/tick"})
 # Zero is a stop only where the action is a velocity: sent as a position it slams the arm to its zero pose.
 STOP_OF = {
     Interface.VELOCITY: Stop.RAMP_TO_ZERO,
@@ -217,6 +227,8 @@ def _fit_problems(contract: Contract) -> Iterator[Problem]:
     yield from _topic_problems(contract)
     yield from _action_problems(contract.action)
     yield from _measured_problems(contract, contract.action)
+    yield from _workspace_problems(contract)
+    yield from _reach_problems(contract)
     yield from _timing_problems(contract.timing)
     if contract.task.horizon_s < 1 / contract.timing.control_rate_hz:
         period = f"{1 / contract.timing.control_rate_hz:g}"
@@ -321,6 +333,24 @@ def _action_problems(action: Action) -> Iterator[Problem]:
         if d.unit not in _INTERFACE_UNITS[action.interface]:
             expected = f"{' or '.join(_INTERFACE_UNITS[action.interface])} for a {action.interface.value} interface"
             yield Problem(f"{key}.unit", expected, d.unit)
+        yield from _limit_problems(key, action, d)
+
+
+def _limit_problems(key: str, action: Action, dimension: ActionDimension) -> Iterator[Problem]:
+    """Limits that the interface needs and that are not there, or that would limit nothing."""
+    needed, optional = MOTION_LIMITS[action.interface]
+    given = dimension.limits()
+    if action.measured is not None:
+        needed = (*needed, "tracking_limit")
+    for name in needed:
+        if name not in given:
+            yield Problem(f"{key}.{name}", f"this key: a {action.interface.value} interface needs it", "nothing")
+    valid = (*needed, *optional, "jump_limit")
+    for name in given:
+        if name not in valid:
+            why = "without 'measured' there is nothing to compare with" if name == "tracking_limit" else "no such limit"
+            expected = f"one of {', '.join(valid)} for a {action.interface.value} interface ({why})"
+            yield Problem(f"{key}.{name}", expected, name)
 
 
 def _measured_problems(contract: Contract, action: Action) -> Iterator[Problem]:
@@ -328,18 +358,66 @@ def _measured_problems(contract: Contract, action: Action) -> Iterator[Problem]:
         if action.interface is Interface.POSITION:
             yield Problem("action.measured", "the stream of measured positions that a hold starts from", "nothing")
         return
+    yield from _guard_problems("action.measured", contract, action.measured)
     stream = contract.streams.get(action.measured)
-    if stream is None:
-        yield Problem("action.measured", f"one of {', '.join(contract.streams)}", action.measured)
-    elif not any(_stream_problems("", stream)) and len(stream.dimensions) != len(action.dimensions_):
+    if stream is None or any(_stream_problems("", stream)):
+        return
+    if len(stream.dimensions) != len(action.dimensions_):
         found = f"{len(stream.dimensions)} in {action.measured}"
         yield Problem("action.measured", f"{len(action.dimensions_)} values, as the action has", found)
+    for d in action.dimensions_:
+        if d.unit != stream.unit:
+            expected = f"a stream in {d.unit}, the unit of {d.name}"
+            yield Problem("action.measured", expected, f"{action.measured} in {stream.unit}")
+            return
+
+
+def _workspace_problems(contract: Contract) -> Iterator[Problem]:
+    for i, box in enumerate(contract.action.workspace):
+        key = f"action.workspace.{i}"
+        yield from _guard_problems(f"{key}.stream", contract, box.stream)
+        stream = contract.streams.get(box.stream)
+        if stream is None or any(_stream_problems("", stream)):
+            continue
+        for name, values in (("lower", box.lower), ("upper", box.upper)):
+            if len(values) != len(stream.dimensions):
+                expected = f"{len(stream.dimensions)} values, as {box.stream} has"
+                yield Problem(f"{key}.{name}", expected, str(len(values)))
+        for j, (lower, upper) in enumerate(zip(box.lower, box.upper, strict=False)):
+            if not lower < upper:
+                yield Problem(f"{key}, value {j}", "lower < upper", f"{lower:g} and {upper:g}")
+
+
+def _guard_problems(key: str, contract: Contract, name: str) -> Iterator[Problem]:
+    """A stream that the supervisor checks against must be one whose freshness it checks."""
+    stream = contract.streams.get(name)
+    if stream is None:
+        yield Problem(key, f"one of {', '.join(contract.streams)}", name)
+    elif stream.privileged:
+        yield Problem(key, "a stream that is not privileged: on the robot that one is not there", name)
+
+
+def _reach_problems(contract: Contract) -> Iterator[Problem]:
+    """Limits in `unit` must allow what the limits in `unit` per second allow within one period."""
+    period_s = 1 / contract.timing.control_rate_hz
+    action = contract.action
+    for i, d in enumerate(action.dimensions_):
+        key = f"action.dimensions.{i} ({d.name})"
+        speed = d.velocity_limit if action.interface is Interface.POSITION else d.acceleration_limit or d.rate_limit
+        step = min((speed or 0.0) * period_s, d.upper - d.lower)
+        for name in ("jump_limit", "tracking_limit"):
+            limit = d.limits().get(name)
+            if limit is not None and limit < step:
+                yield Problem(f"{key}.{name}", f"at least what one period allows, {step:g}", f"{limit:g}")
+    if action.handover.longest_s < period_s:
+        expected = f"at least the control period of {period_s:g} s"
+        yield Problem("action.handover.longest_s", expected, f"{action.handover.longest_s:g}")
 
 
 def _timing_problems(timing: Timing) -> Iterator[Problem]:
     period = 1 / timing.control_rate_hz
-    for field in ("policy_max_age_s", "expert_max_age_s", "driver_timeout_s"):
-        if getattr(timing, field) < period:
+    for field in ("policy_max_age_s", "expert_max_age_s", "driver_timeout_s", "estop_max_age_s"):
+        if (getattr(timing, field) or period) < period:
             yield Problem(
                 f"timing.{field}", f"at least the control period of {period:g} s", f"{getattr(timing, field):g}"
             )

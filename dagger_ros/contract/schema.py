@@ -6,21 +6,24 @@ import enum
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagger_ros.contract.types import MESSAGE_TYPES, FieldKind, parse_field
 
 __all__ = [
+    "MOTION_LIMITS",
     "PATTERNS",
     "Action",
     "ActionDimension",
     "ActuatorsSource",
     "BodySource",
+    "Box",
     "Collection",
     "Contract",
     "Goal",
+    "Handover",
     "ImageStream",
     "Interface",
     "JointsSource",
@@ -77,6 +80,20 @@ class Stop(str, enum.Enum):
     RAMP_TO_ZERO = "ramp_to_zero"
     HOLD_POSITION = "hold_position"
     DELEGATE = "delegate"
+
+
+class MotionLimits(NamedTuple):
+    """The limits on the motion of one interface, by key of `ActionDimension`."""
+
+    needed: tuple[str, ...]
+    optional: tuple[str, ...]
+
+
+MOTION_LIMITS: dict[Interface, MotionLimits] = {
+    Interface.POSITION: MotionLimits(("velocity_limit", "acceleration_limit"), ("jerk_limit",)),
+    Interface.VELOCITY: MotionLimits(("acceleration_limit", "deceleration_limit"), ("jerk_limit",)),
+    Interface.EFFORT: MotionLimits(("rate_limit",), ()),
+}
 
 
 class Goal(str, enum.Enum):
@@ -141,14 +158,47 @@ class ImageStream(_Part):
 
 
 class ActionDimension(_Part):
-    """One number of the action, with the limits that the supervisor enforces."""
+    """One number of the action, with the limits that the supervisor enforces.
+
+    Which limits there are depends on the interface: see `MOTION_LIMITS`.
+    """
 
     name: Name
     select: Text
     unit: str
     lower: Number
     upper: Number
-    rate_limit: Positive  # largest change, in `unit` per second
+    jump_limit: Positive  # in `unit`; a request further from the last emitted command is refused, not clamped
+    velocity_limit: Positive | None = None  # unit/s
+    acceleration_limit: Positive | None = None  # away from zero: unit/s of a velocity, unit/s^2 of a position
+    deceleration_limit: Positive | None = None  # towards zero: unit/s of a velocity; what a stop may use
+    rate_limit: Positive | None = None  # unit/s of an effort
+    jerk_limit: Positive | None = None  # derivative of the acceleration; gives way to every other limit and to a stop
+    tracking_limit: Positive | None = None  # in `unit`, between the last emitted command and the measured value
+
+    def limits(self) -> dict[str, float]:
+        """The limits that are given, by key."""
+        return {k: v for k, v in self.model_dump(exclude_none=True).items() if k.endswith("_limit")}
+
+    @property
+    def limits_words(self) -> str:
+        """The limits that are given, as text."""
+        return ", ".join(f"{name.removesuffix('_limit')} {value:g}" for name, value in self.limits().items())
+
+
+class Handover(_Part):
+    """How a new driver begins: from the last emitted command, under stricter limits, and without labels meanwhile."""
+
+    limit_scale: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]  # factor on the motion limits
+    longest_s: Positive  # they end when the driver's request passes unchanged, at the latest after so long
+
+
+class Box(_Part):
+    """Where the values of one stream must stay: a workspace of the tool, or the travel of joints."""
+
+    stream: Name
+    lower: Annotated[tuple[Number, ...], Field(min_length=1)]  # in the stream's unit, one for each value
+    upper: Annotated[tuple[Number, ...], Field(min_length=1)]
 
 
 class Action(_Part):
@@ -160,8 +210,10 @@ class Action(_Part):
     interface: Interface
     stop: Stop
     dimensions_: Annotated[tuple[ActionDimension, ...], Field(min_length=1, alias="dimensions")]
-    # The stream of measured positions that a held position starts from; needed by the position interface.
+    handover: Handover
+    # The stream that measures what the action commands, from which motion starts; needed by the position interface.
     measured: str | None = None
+    workspace: tuple[Box, ...] = ()
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -183,6 +235,8 @@ class Timing(_Part):
     expert_max_age_s: Positive  # an older action of the expert is not executed
     future_tolerance_s: NotNegative  # a stamp further ahead of the clock is a fault
     driver_timeout_s: Positive  # without a command for so long the driver stops by itself
+    # The topic `estop` must speak at least so often. Without this key an e-stop topic is heard, but not missed.
+    estop_max_age_s: Positive | None = None
 
     @property
     def period_ns(self) -> int:

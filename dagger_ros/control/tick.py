@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, ExpertIntent, Row, RowLayout
+from dagger_ros.contract import NEVER_NS, Row, RowLayout
 from dagger_ros.expert import Labeller
 from dagger_ros.policy import Checkpoint, MlpEnsemble
 from dagger_ros.supervisor import Event, Gate
@@ -48,22 +47,21 @@ class ControlTick:
         self._gate = gate
         self._labeller = labeller
         self._policy = policy
-        self._no_intent = ExpertIntent()
+        self._starts = False
 
     def start_episode(self, seed: int) -> None:
         """Forgets the last episode."""
-        self._gate.lock()
+        self._starts = True
         self._gate.start_episode(seed)
         if self._labeller is not None:
             self._labeller.start_episode(seed)
 
-    def __call__(self, row: Row, previous: Row | None, requests: Iterable[Event] = ()) -> None:
+    def __call__(self, row: Row, previous: Row | None) -> None:
         """Decides one tick.
 
         Args:
             row: Times, observations, round, episode and seed are filled in; everything else is written.
             previous: The decided row of the tick before; None at the start of an episode.
-            requests: What people asked for since the last tick.
         """
         received_ns = row["monotonic_ns"]
         if self._policy is not None:
@@ -73,13 +71,16 @@ class ControlTick:
             row["policy_receive_ns"] = received_ns
             row["policy_round"] = about.round
             row["policy"], row["policy_sha256"] = about.name.encode(), about.weights_sha256.encode()
-        intent = self._no_intent
         if self._labeller is not None:
             intent = self._labeller.label(row, previous, row["expert_action"])
             row["expert_stamp_ns"] = newest_ns(row, self._layout.seen_by_expert)
             row["expert_receive_ns"] = received_ns
             row["operator_id"] = self._labeller.operator_id.encode()
+            row["expert_intent"], row["expert_reason"] = intent.bits(), intent.reason
         for source in ("policy", "expert"):
             if row[f"{source}_stamp_ns"] == NEVER_NS:
                 row[f"{source}_receive_ns"] = NEVER_NS
-        self._gate.decide(row, intent, requests)
+        if self._starts:
+            self._starts = False
+            row["requests"] = Event.LOCK.bit  # the robot is somewhere else now
+        self._gate.decide(row)

@@ -26,7 +26,7 @@ from dagger_ros.contract.load import problems_of
 from dagger_ros.control import ControlTick
 from dagger_ros.policy import load_checkpoint
 from dagger_ros.sim import MujocoPlant, Perturbation, load_plant, rollout
-from dagger_ros.supervisor import Gate, Reason, make_rule
+from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
 
 __all__ = ["Panel", "PanelResult", "PanelRunner", "RolloutResult", "load_panel"]
 
@@ -247,10 +247,10 @@ def run_rollout(contract: Contract, plant: MujocoPlant, policy: Path, seed: int)
     """
     layout = RowLayout(contract)
     # `hg` without an expert: the policy drives, and nobody takes over.
-    gate = Gate(contract, make_rule("hg", round_index=1), auto_arm=True)
+    gate = Gate(contract, make_rule("hg", round_index=1), auto_arm=True, needs_expert=False)
     control = ControlTick(layout, gate, None, load_checkpoint(policy, contract))
     rows, status = rollout(plant, control, layout, seed=seed, ticks=contract.horizon_ticks)
-    clamped = rows["reasons"] & np.uint64(Reason.CLAMPED_BOUND | Reason.CLAMPED_RATE)
+    clamped = rows["reasons"] & np.uint64(response_bits(Response.LIMIT))
     return RolloutResult(
         seed=seed,
         success=status.success,

@@ -36,6 +36,7 @@ _GRAPH_TOPICS = {
     "supervisor/decision": "dagger_ros/msg/GateDecision",
     "episode": "dagger_ros/msg/EpisodeEvent",
     "sim/tick": "dagger_ros/msg/SimTick",
+    "estop": "std_msgs/msg/Bool",
 }
 
 
@@ -73,10 +74,13 @@ class AggregatorNode(ContractNode):
         self._events = self.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
         self._event = EpisodeEvent(event=EpisodeEvent.IDLE, round=self._round, episode=-1, seed=-1)
         self._topics = self._subscribe()
-        self._definitions = {type_: message_definition(type_) for type_ in _GRAPH_TOPICS.values()}
+        own = [type_ for type_ in _GRAPH_TOPICS.values() if type_.startswith("dagger_ros/")]
+        self._definitions = {type_: message_definition(type_) for type_ in own}
         self.create_service(StartEpisode, "~/start_episode", self._on_start)
         self.create_service(StopEpisode, "~/stop_episode", self._on_stop)
-        self.create_steady_timer(1.0, self._on_timer)
+        # The supervisor holds when it does not hear of the recorder for the largest age of a stream.
+        largest_age_s = max(s.max_age_s for s in self.contract.streams.values())
+        self.create_steady_timer(min(1.0, largest_age_s / 3), self._on_timer)
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """What is being recorded."""

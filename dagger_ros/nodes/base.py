@@ -86,9 +86,9 @@ class ContractNode(Node):
             "lockstep", False, "run by the ticks of the simulation, as fast as they come, instead of by the clock"
         )
         self.qos = GraphQos(self.lockstep)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self.steady)
 
     def parameter(self, name: str, default: Any, description: str) -> Any:
         """Declares a read-only parameter and gives its value; a whole number will do for a float."""
@@ -101,7 +101,7 @@ class ContractNode(Node):
 
     def monotonic_ns(self) -> int:
         """Time on the clock that never jumps, ns."""
-        return int(self._steady.now().nanoseconds)
+        return int(self.steady.now().nanoseconds)
 
     def robot_ns(self) -> int:
         """Time on the robot's clock (simulated where `use_sim_time` is set), ns."""
@@ -109,7 +109,7 @@ class ContractNode(Node):
 
     def create_steady_timer(self, period_s: float, callback: Callable[[], None]) -> Any:
         """A timer that follows no simulated clock."""
-        return self.create_timer(period_s, callback, clock=self._steady)
+        return self.create_timer(period_s, callback, clock=self.steady)
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """How the node is: level, one line in words, values. Overridden by each node."""

@@ -103,6 +103,7 @@ class ExpertLabelNode(ContractNode):
         message.reason = int(intent.reason)
         stamp_from_ns(message.header.stamp, newest_ns(self._row, self.layout.seen_by_expert))
         self._publisher.publish(message)
+        message.sequence += 1
         self._labels += 1
 
 

@@ -62,7 +62,7 @@ class LockstepGraph:
                 self._add(PolicyNode, common | {"policy": str(policy)})
             if expert:
                 self._add(ExpertLabelNode, common | {"expert": labeller_of_rule(rule, round_index)})
-            waits = {"wait_for_policy": policy is not None, "wait_for_expert": expert}
+            waits = {"needs_policy": policy is not None, "needs_expert": expert}
             about = {"rule": rule, "round": round_index}
             self._add(SupervisorNode, common | waits | about | {"beta": beta, "auto_arm": True})
             self._aggregator: AggregatorNode | None = None

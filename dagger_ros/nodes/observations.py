@@ -13,7 +13,6 @@ from rclpy.duration import Duration
 from dagger_ros.contract import NEVER_NS, Row, StreamReader, stamp_ns
 from dagger_ros.control import NewestStreams
 from dagger_ros.nodes.base import ContractNode, message_class
-from dagger_ros.supervisor import Reason
 
 __all__ = ["ObservationInput"]
 
@@ -27,21 +26,28 @@ class ObservationInput:
         node: Subscribes.
         on_message: Called after each message.
         privileged: Whether streams that only the expert may see are read.
+        streams: Where to keep the values; None: here.
     """
 
-    def __init__(self, node: ContractNode, on_message: Callable[[], None], *, privileged: bool = True) -> None:
+    def __init__(
+        self,
+        node: ContractNode,
+        on_message: Callable[[], None],
+        *,
+        privileged: bool = True,
+        streams: NewestStreams | None = None,
+    ) -> None:
         self._node = node
         self._on_message = on_message
-        self._newest = NewestStreams(node.layout)
+        self._newest = streams or NewestStreams(node.layout)
         self._waiting: list[tuple[int, Any, int]] = []
-        self._malformed: set[int] = set()
         self._fresh_topics: set[str] = set()
         contract = node.contract
         self._readers = [StreamReader(s) for s in contract.streams.values()]
         self._latest_ns = [NEVER_NS] * len(self._readers)
         self._wanted = [privileged or not s.privileged for s in contract.streams.values()]
-        streams = zip(contract.streams.values(), self._wanted, strict=True)
-        self._topics = tuple(dict.fromkeys(s.topic for s, wanted in streams if wanted))
+        all_streams = zip(contract.streams.values(), self._wanted, strict=True)
+        self._topics = tuple(dict.fromkeys(s.topic for s, wanted in all_streams if wanted))
         # A replay that begins again: what is held is from the future. The handle is kept, or rclpy crashes.
         self._jump = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
@@ -89,14 +95,11 @@ class ObservationInput:
     def clear(self) -> None:
         """As if nothing had been received: the robot is somewhere else now."""
         self._newest.clear()
-        self._malformed.clear()
         self._fresh_topics.clear()
 
     def fill(self, row: Row) -> None:
-        """Writes the newest values into a row, and the reason for a message that lacked a field."""
+        """Writes the newest values into a row, and what is to be said of how they came."""
         self._newest.fill(row)
-        if self._malformed:
-            row["reasons"] |= np.uint64(Reason.OBSERVATION_SIZE)
         self._fresh_topics.clear()
 
     def _receive(self, topic: str, indices: list[int], message: Any) -> None:
@@ -105,12 +108,9 @@ class ObservationInput:
         received_ns = NEVER_NS if self._node.lockstep else self._node.monotonic_ns()
         for index in indices:
             reader = self._readers[index]
-            values = np.empty(reader.size)
-            if reader.read(message, values):
-                self._malformed.discard(index)
-            else:
-                self._malformed.add(index)
-                values[:] = np.nan
+            values: Any = np.empty(reader.size)
+            if not reader.read(message, values):
+                values = None
             stamp = reader.stamp_ns(message, arrived_ns)
             if self._node.lockstep:
                 self._waiting.append((index, values, stamp))

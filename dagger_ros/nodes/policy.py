@@ -79,6 +79,7 @@ class PolicyNode(ContractNode):
         self._message.doubt = self._network.act(self._row["observation"], self._action)
         stamp_from_ns(self._message.header.stamp, newest_ns(self._row, self.layout.seen_by_policy))
         self._publisher.publish(self._message)
+        self._message.sequence += 1
         self._proposals += 1
 
 

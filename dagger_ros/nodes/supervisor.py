@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from dagger_ros.contract import NEVER_NS, DecisionWriter, ExpertIntent, InterventionReason, Mode, TopicWriter, stamp_ns
+from dagger_ros.contract import NEVER_NS, DaggerError, DecisionWriter, Mode, TopicWriter, stamp_ns
+from dagger_ros.control import Deadlines, Inbox
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import EVENT_QOS
-from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, make_rule, next_mode
+from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, Response, make_rule, next_mode, response_bits
 
 __all__ = ["SupervisorNode", "main"]
 
 # What people may ask for, each by a service of its name.
 _SERVICES = (Event.ARM, Event.HOLD, Event.RESUME, Event.ESTOP, Event.RESET_ESTOP)
+_LIMITED = response_bits(Response.LIMIT)
+_LOCK, _ESTOP = Reason(response_bits(Response.LOCK)), Reason(response_bits(Response.ESTOP))
+# A robot that is told to end ramps down first, if that takes no longer than this; launch kills after 5 s.
+_LONGEST_STOP_S = 2.0
 
 
 class SupervisorNode(ContractNode):
@@ -32,20 +39,33 @@ class SupervisorNode(ContractNode):
         beta = self.parameter("beta", "indicator", f"beta schedule of rule dagger: {', '.join(BETAS)}")
         self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
         auto_arm = self._auto_arm = self.parameter("auto_arm", False, "arm without a person; in simulation only")
-        self._wants_policy = self.parameter("wait_for_policy", True, "in lockstep: a tick waits for policy/action")
-        self._wants_expert = self.parameter("wait_for_expert", True, "in lockstep: a tick waits for expert/action")
-        self._gate = Gate(self.contract, make_rule(rule_name, round_index=self._round, beta=beta), auto_arm=auto_arm)
+        self._needs_policy = self.parameter("needs_policy", True, "in lockstep: a tick waits for policy/action")
+        self._needs_expert = self.parameter(
+            "needs_expert", True, "the policy drives only while expert/action comes; in lockstep: a tick waits for it"
+        )
+        doubt_limit = self.parameter("doubt_limit", float("inf"), "largest doubt with which the policy may drive, > 0")
+        sha256 = self.parameter("policy_sha256", "", "SHA-256 of the only weights that may drive; empty: any")
+        if not doubt_limit > 0:
+            raise DaggerError(f"parameter doubt_limit: expected a number > 0 (inf: no limit), got {doubt_limit:g}")
+        if sha256 and len(sha256) != 64:
+            raise DaggerError(f"parameter policy_sha256: expected 64 hex digits or nothing, got {sha256!r}")
+        self._gate = Gate(
+            self.contract,
+            make_rule(rule_name, round_index=self._round, beta=beta),
+            auto_arm=auto_arm,
+            needs_expert=self._needs_expert,
+            doubt_limit=doubt_limit,
+            policy_sha256=sha256.encode(),
+        )
         self._rows, self._empty = self.layout.new(1), self.layout.new(1)
         self._row = self._rows[0]  # a view
-        self._policy: Any = None
-        self._expert: Any = None
-        self._expert_used = True  # a decision was made with it
-        self._received_ns = {"policy": NEVER_NS, "expert": NEVER_NS}
-        self._requests: list[Event] = []
+        self._inbox = Inbox(self.layout)
         self._tick: Any = None
         self._ticks = 0
+        self._deadlines = Deadlines(self.period_ns)
+        self._missed_ticks = self._limited_ticks = self._told_ticks = 0
         self._episode = EpisodeWatch()
-        self._observations = ObservationInput(self, self._on_message)
+        self._observations = ObservationInput(self, self._on_message, streams=self._inbox.streams)
         action = self.contract.action
         self._command = TopicWriter([action], new_message(action.type, period_ns=self.period_ns))
         self._decision = DecisionWriter(GateDecision(), self._row, self.contract.sha256)
@@ -53,6 +73,7 @@ class SupervisorNode(ContractNode):
         self._decision_publisher = self.create_publisher(GateDecision, "supervisor/decision", self.qos.record)
         self.create_subscription(PolicyAction, "policy/action", self._on_policy, self.qos.command)
         self.create_subscription(ExpertAction, "expert/action", self._on_expert, self.qos.command)
+        self.create_subscription(Bool, "estop", self._on_estop, self.qos.command)
         self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
         for event in _SERVICES:
             self.create_service(Trigger, f"~/{event.name.lower()}", partial(self._on_request, event))
@@ -62,55 +83,87 @@ class SupervisorNode(ContractNode):
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
-        """Who drives and what is objected to."""
-        mode = self._gate.mode
-        reasons = Reason(int(self._row["reasons"])).words()
-        level = {Mode.POLICY: LEVEL_OK, Mode.EXPERT: LEVEL_OK, Mode.ESTOP: LEVEL_ERROR}.get(mode, LEVEL_WARN)
-        return level, f"{mode.name}: {reasons or 'nothing to object to'}", {"mode": mode.name, "reasons": reasons}
+        """Who drives and what is objected to, in words; the age of every stream."""
+        mode, reasons, ticks = self._gate.mode, self._reasons(), self._ticks - self._told_ticks
+        levels = {Mode.POLICY: LEVEL_OK, Mode.EXPERT: LEVEL_OK, Mode.ESTOP: LEVEL_ERROR}
+        values = {
+            "mode": mode.name,
+            "reasons": reasons.words(),
+            "missed_ticks": self._missed_ticks,
+            "limited_ticks": f"{self._limited_ticks} of {ticks}",
+            **{f"age of {name}": age for name, age in self._ages()},
+        }
+        self._limited_ticks, self._told_ticks = 0, self._ticks
+        words = f"{mode.name}: {reasons.sentences() or 'nothing to object to'}"
+        return levels.get(mode, LEVEL_WARN), words, values
 
     def shut_down(self) -> None:
-        """Sends the stop, last."""
-        self._requests = [Event.HOLD]
+        """Ramps down, and sends the stop last."""
+        self._inbox.request(Event.HOLD)
         try:
             if not self.lockstep:
                 self._on_timer()
+                for _ in range(int(_LONGEST_STOP_S * 1e9 / self.period_ns)):
+                    if self._gate.at_rest:
+                        break
+                    self.steady.sleep_for(Duration(nanoseconds=self.period_ns))
+                    self._on_timer()
         finally:
             self._row["executed_action"] = self._gate.final_stop()
             self._publish_command()
 
+    def _reasons(self) -> Reason:
+        return Reason(int(self._row["reasons"]))
+
+    def _ages(self) -> Iterator[tuple[str, str]]:
+        """Every stream that the policy sees, and how old it was at the last tick."""
+        now_ns = int(self._row["monotonic_ns"])
+        limits = [stream.max_age_s for stream in self.contract.streams.values()]
+        for i in np.flatnonzero(self.layout.seen_by_policy):
+            receive_ns = int(self._row["receive_ns"][i])
+            age = "never received" if receive_ns == NEVER_NS else f"{(now_ns - receive_ns) * 1e-9:.3f} s"
+            yield self.layout.streams[i], f"{age} (limit {limits[i]:g} s)"
+
     def _on_policy(self, message: Any) -> None:
-        self._policy = message
-        self._received_ns["policy"] = self.monotonic_ns()
+        self._inbox.put_policy(message, self.monotonic_ns())
         self._on_message()
 
     def _on_expert(self, message: Any) -> None:
-        # A hand-back is one message long, and may come between two ticks.
-        message.resume |= self._expert is not None and self._expert.resume and not self._expert_used
-        self._expert, self._expert_used = message, False
-        self._received_ns["expert"] = self.monotonic_ns()
+        self._inbox.put_expert(message, self.monotonic_ns())
         self._on_message()
 
+    def _on_estop(self, message: Any) -> None:
+        self._inbox.put_estop(message.data, self.monotonic_ns())
+
     def _on_episode(self, event: Any) -> None:
-        if self._episode.started(event) and not self.lockstep:
+        if self.lockstep:
+            self._episode.started(event)
+            return
+        self._inbox.put_recorder(event.event == EpisodeEvent.STARTED, self.monotonic_ns())
+        if self._episode.started(event):
             if self._auto_arm:
                 # In simulation the robot is somewhere else now. A person's arming is kept.
-                self._gate.lock()
-                self._observations.clear()
-                self._policy = self._expert = None
+                self._inbox.request(Event.LOCK)
+                self._inbox.clear()
             self._gate.start_episode(max(event.seed, 0))
 
     def _on_request(self, event: Event, _request: Any, response: Any) -> Any:
-        faults = Reason(int(self._row["reasons"])) & Reason.observation_faults()
-        if event is Event.ARM and (faults or self._ticks == 0):
-            response.success, response.message = False, f"not armed: {faults.words() or 'no tick yet'}"
-            return response
-        if event is not Event.ARM and next_mode(self._gate.mode, event) is self._gate.mode:
-            response.success = False
-            response.message = f"{event.name.lower()} changes nothing in {self._gate.mode.name}"
-            return response
-        self._requests.append(event)
-        response.success, response.message = True, f"{event.name.lower()} at the next tick"
+        response.success, response.message = self._answer(event)
+        if response.success:
+            self._inbox.request(event)
         return response
+
+    def _answer(self, event: Event) -> tuple[bool, str]:
+        """Whether a request will be followed, and why not."""
+        mode, reasons, name = self._gate.mode, self._reasons(), event.name.lower()
+        if event is Event.ARM and (reasons & _LOCK or self._ticks == 0):
+            faults = (reasons & _LOCK).sentences() or "no tick yet"
+            return False, f"not armed: {faults} [{', '.join(f'{n}: {age}' for n, age in self._ages())}]"
+        if event is Event.RESET_ESTOP and reasons & _ESTOP:
+            return False, f"not reset, the cause persists: {(reasons & _ESTOP).sentences()}"
+        if event is not Event.ARM and next_mode(mode, event) is mode:
+            return False, f"{name} changes nothing in {mode.name}"
+        return True, f"{name} at the next tick"
 
     def _on_tick(self, tick: Any) -> None:
         self._tick = None if tick.done else tick
@@ -118,77 +171,49 @@ class SupervisorNode(ContractNode):
 
     def _on_message(self) -> None:
         """In lockstep: decides as soon as all that belongs to the tick has come."""
-        tick = self._tick
+        tick, inbox = self._tick, self._inbox
         if tick is None or not self._observations.complete(tick):
             return
-        if self._wants_policy and (self._policy is None or self._policy.tick != tick.tick):
+        if self._needs_policy and (inbox.policy is None or inbox.policy.tick != tick.tick):
             return
-        if self._wants_expert and (self._expert is None or self._expert.tick != tick.tick):
+        if self._needs_expert and (inbox.expert is None or inbox.expert.tick != tick.tick):
             return
         self._tick = None
         self._observations.take_tick(tick)
         time_ns = stamp_ns(tick.header.stamp)
-        for source in self._received_ns:
-            self._received_ns[source] = time_ns
+        inbox.received_at(time_ns)
         if tick.start:
-            self._gate.lock()
+            inbox.request(Event.LOCK)
             self._gate.start_episode(tick.seed)
         self._ticks = tick.tick
-        self._decide(time_ns, time_ns)
+        self._decide(time_ns, time_ns, 0)
 
     def _on_timer(self) -> None:
-        self._decide(self.robot_ns(), self.monotonic_ns())
+        now_ns = self.monotonic_ns()
+        self._inbox.second_writer = self.count_publishers(self._command_publisher.topic_name) > 1
+        self._decide(self.robot_ns(), now_ns, self._deadlines.take(now_ns))
+        self._ticks += 1
 
-    def _decide(self, time_ns: int, monotonic_ns: int) -> None:
+    def _decide(self, time_ns: int, monotonic_ns: int, missed_ticks: int) -> None:
         row = self._row
         self._rows[:] = self._empty
         row["time_ns"], row["monotonic_ns"], row["tick"] = time_ns, monotonic_ns, self._ticks
         row["round"], row["episode"], row["seed"] = self._round, self._episode.episode, self._episode.seed
-        self._observations.fill(row)
-        if self._policy is not None:
-            self._read_policy(row)
-        intent = ExpertIntent() if self._expert is None else self._read_expert(row)
-        requests, self._requests = self._requests, []
-        self._gate.decide(row, intent, requests)
+        self._inbox.fill(row)
+        if missed_ticks:
+            row["missed_ticks"] = missed_ticks
+            row["reasons"] |= np.uint64(Reason.MISSED_TICKS)
+            self._missed_ticks += missed_ticks
+        self._gate.decide(row)
         self._publish_command()
-        reasons = Reason(int(row["reasons"]))
+        reasons = self._reasons()
+        self._limited_ticks += bool(int(reasons) & _LIMITED)
         self._decision_publisher.publish(self._decision.fill(row, reasons.words()))
-        self._ticks += not self.lockstep
 
     def _publish_command(self) -> None:
         if np.isfinite(self._row["executed_action"]).all():
             time_ns = int(self._row["time_ns"])
             self._command_publisher.publish(self._command.fill([self._row["executed_action"]], time_ns))
-
-    def _read_policy(self, row: Any) -> None:
-        message = self._policy
-        self._read_proposal(row, "policy", message, Reason.POLICY_SIZE, Reason.POLICY_CONTRACT)
-        row["doubt"], row["policy_round"] = message.doubt, message.round
-        row["policy"], row["policy_sha256"] = (
-            text.encode("ascii", "replace") for text in (message.policy, message.policy_sha256)
-        )
-
-    def _read_expert(self, row: Any) -> ExpertIntent:
-        message = self._expert
-        self._read_proposal(row, "expert", message, Reason.EXPERT_SIZE, Reason.EXPERT_CONTRACT)
-        row["operator_id"] = message.operator_id.encode("ascii", "replace")
-        self._expert_used = True
-        known = message.reason in InterventionReason.__members__.values()
-        reason = InterventionReason(message.reason) if known else InterventionReason.NONE
-        return ExpertIntent(message.label, message.takeover, message.resume, reason)
-
-    def _read_proposal(self, row: Any, source: str, message: Any, size: Reason, contract: Reason) -> None:
-        row[f"{source}_stamp_ns"] = stamp_ns(message.header.stamp)
-        row[f"{source}_receive_ns"] = self._received_ns[source]
-        if row[f"{source}_stamp_ns"] == NEVER_NS:
-            row[f"{source}_receive_ns"] = NEVER_NS
-        values = np.asarray(message.action)
-        if values.shape == row[f"{source}_action"].shape:
-            row[f"{source}_action"] = values
-        else:
-            row["reasons"] |= np.uint64(size)
-        if message.contract_sha256 != self.contract.sha256:
-            row["reasons"] |= np.uint64(contract)
 
 
 def main(args: Sequence[str] | None = None) -> None:

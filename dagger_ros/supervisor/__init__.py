@@ -1,14 +1,20 @@
 """Reads one row a tick (what was seen and asked for) and gives what is sent: mode, reasons, executed action, label."""
 
+from dagger_ros.supervisor.arrivals import Arrival, Arrivals
 from dagger_ros.supervisor.gate import Gate
 from dagger_ros.supervisor.modes import TRANSITIONS, Event, next_mode
-from dagger_ros.supervisor.reasons import Reason
+from dagger_ros.supervisor.reasons import ABOUT, INPUT_BITS, About, Reason, Response, response_bits
 from dagger_ros.supervisor.rules import BETAS, RULES, BehaviourCloning, Beta, Dagger, HumanGated, Rule, make_rule
 
 __all__ = [
+    "ABOUT",
     "BETAS",
+    "INPUT_BITS",
     "RULES",
     "TRANSITIONS",
+    "About",
+    "Arrival",
+    "Arrivals",
     "BehaviourCloning",
     "Beta",
     "Dagger",
@@ -16,7 +22,9 @@ __all__ = [
     "Gate",
     "HumanGated",
     "Reason",
+    "Response",
     "Rule",
     "make_rule",
     "next_mode",
+    "response_bits",
 ]

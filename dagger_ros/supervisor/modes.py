@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dagger_ros.contract import Mode
 
-__all__ = ["TRANSITIONS", "Event", "next_mode"]
+__all__ = ["TRANSITIONS", "Event", "events_of", "next_mode"]
 
 
 class Event(enum.IntEnum):
-    """What can change the mode."""
+    """What can change the mode, the more restrictive the later: of several in one tick the last one prevails."""
 
-    ARM = 0
+    RESET_ESTOP = 0
+    ARM = 1
     """A person (or a simulation) arms; the gate passes it on only while every observation is fresh."""
-    RESUME = 1
+    RESUME = 2
     """Control is explicitly given to the policy."""
-    TAKEOVER = 2
+    TAKEOVER = 3
     """The expert takes control."""
-    RELEASE = 3
+    RELEASE = 4
     """The expert lets go."""
-    HOLD = 4
+    HOLD = 5
     """Somebody asks to hold, or the driver of this mode has nothing usable to say."""
-    LOCK = 5
-    """An observation is missing or stale."""
-    ESTOP = 6
-    RESET_ESTOP = 7
+    LOCK = 6
+    """An observation is missing or stale, or the robot is not where it was."""
+    ESTOP = 7
+
+    @property
+    def bit(self) -> int:
+        """Its place in a row's `requests`."""
+        return 1 << self
 
 
 _DRIVEN = (Mode.POLICY, Mode.EXPERT)
@@ -49,3 +54,8 @@ TRANSITIONS: Mapping[tuple[Mode, Event], Mode] = {
 def next_mode(mode: Mode, event: Event) -> Mode:
     """The mode after an event."""
     return TRANSITIONS.get((mode, event), mode)
+
+
+def events_of(requests: int) -> Iterator[Event]:
+    """The events in a row's `requests`, the most restrictive last."""
+    return (event for event in Event if requests & event.bit)

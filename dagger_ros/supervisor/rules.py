@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dagger_ros.contract import DaggerError, ExpertIntent, Label, Mode
+from dagger_ros.contract import DaggerError, Label, Mode
 from dagger_ros.supervisor.modes import Event
 
 __all__ = [
@@ -28,8 +28,14 @@ class Rule(Protocol):
     def start_episode(self, seed: int) -> None:
         """Forgets the last episode; all randomness of the next one comes from `seed`."""
 
-    def events(self, mode: Mode, intent: ExpertIntent) -> Sequence[Event]:
-        """What the rule asks for in this mode, in order."""
+    def events(self, mode: Mode, *, takeover: bool, resume: bool) -> Sequence[Event]:
+        """What the rule asks for in this mode, in order.
+
+        Args:
+            mode: Who drives.
+            takeover: The expert wants control, or keeps it.
+            resume: The expert explicitly gives control back to the policy.
+        """
 
     def label(self, mode: Mode, *, expert_labels: bool) -> Label:
         """Whose action labels the tick, given whether a fresh label of the expert is there."""
@@ -41,7 +47,7 @@ class BehaviourCloning:
     def start_episode(self, seed: int) -> None:
         """Nothing to forget."""
 
-    def events(self, mode: Mode, intent: ExpertIntent) -> Sequence[Event]:
+    def events(self, mode: Mode, *, takeover: bool, resume: bool) -> Sequence[Event]:
         """Takes over wherever that is possible."""
         return (Event.TAKEOVER,)
 
@@ -67,7 +73,7 @@ class Dagger:
         """Draws the coins of the episode from the seed."""
         self._rng = np.random.default_rng([seed, _COIN_STREAM])
 
-    def events(self, mode: Mode, intent: ExpertIntent) -> Sequence[Event]:
+    def events(self, mode: Mode, *, takeover: bool, resume: bool) -> Sequence[Event]:
         """Tosses the coin of this tick."""
         if self._rng.random() < self.beta:
             return (Event.TAKEOVER,)
@@ -91,11 +97,11 @@ class HumanGated:
     def start_episode(self, seed: int) -> None:
         """Nothing to forget."""
 
-    def events(self, mode: Mode, intent: ExpertIntent) -> Sequence[Event]:
+    def events(self, mode: Mode, *, takeover: bool, resume: bool) -> Sequence[Event]:
         """Follows the deadman; letting go holds, and only an explicit hand-back resumes the policy."""
-        if intent.takeover:
+        if takeover:
             return (Event.TAKEOVER,)
-        return (Event.RELEASE, Event.RESUME) if intent.resume else (Event.RELEASE,)
+        return (Event.RELEASE, Event.RESUME) if resume else (Event.RELEASE,)
 
     def label(self, mode: Mode, *, expert_labels: bool) -> Label:
         """The expert's while it drives, the policy's own while that drives."""

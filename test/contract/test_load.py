@@ -90,19 +90,19 @@ def test_bad_name_is_refused(content: dict[str, Any], change: Any, message: str)
 
 def test_wrong_entry_is_not_also_called_a_missing_one(content: dict[str, Any]) -> None:
     for dimension in content["action"]["dimensions"]:
-        del dimension["rate_limit"]
+        del dimension["acceleration_limit"]
     assert "peg.yaml: 3 problems" in problems(content)
     content["action"]["dimensions"] = []
     assert "action.dimensions: expected at least 1 entry; found []" in problems(content)
 
 
 def test_all_problems_are_reported_at_once(content: dict[str, Any]) -> None:
-    content["action"]["dimensions"][0]["rate_limit"] = 0.0
+    content["action"]["dimensions"][0]["acceleration_limit"] = 0.0
     content["timing"]["driver_timeout_s"] = "soon"
     content["task"]["horizon_s"] = -1.0
     text = problems(content)
     assert "3 problems" in text
-    assert "action.dimensions.0.rate_limit: expected a number > 0; found 0.0" in text
+    assert "action.dimensions.0.acceleration_limit: expected a number > 0; found 0.0" in text
     assert "timing.driver_timeout_s: expected a number; found 'soon'" in text
     assert "task.horizon_s" in text
 
@@ -113,7 +113,7 @@ def test_all_problems_are_reported_at_once(content: dict[str, Any]) -> None:
         (lambda c: c["action"]["dimensions"][0].update(lower=0.3), "lower < upper"),
         (lambda c: c["action"]["dimensions"][0].update(lower=0.1), "bounds that hold 0, which is the stop"),
         (lambda c: c["action"]["dimensions"][0].update(upper=float("nan")), "expected a finite number; found nan"),
-        (lambda c: c["action"]["dimensions"][0].update(rate_limit=float("inf")), "expected a finite number; found inf"),
+        (lambda c: c["action"]["dimensions"][0].update(acceleration_limit=float("inf")), "expected a finite number; found inf"),
         (lambda c: c["action"].update(stop="hold_position"), "ramp_to_zero, the stop of a velocity interface"),
         (lambda c: c["action"].update(interface="position"), "the stream of measured positions"),
         (lambda c: c["action"].update(topic="joint_states"), "a topic of its own"),

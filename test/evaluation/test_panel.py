@@ -73,9 +73,9 @@ def test_delayed_policy_is_still_gated(task: str, policies: dict[str, Path]) -> 
     contract = load_contract(contract_path(task))
     layout = RowLayout(contract)
     plant = load_plant(contract, contract_path(task), Perturbation(observation_delay_s=DELAYS_S[task]))
-    gate = Gate(contract, make_rule("hg", round_index=1), auto_arm=True)
+    gate = Gate(contract, make_rule("hg", round_index=1), auto_arm=True, needs_expert=False)
     control = ControlTick(layout, gate, None, load_checkpoint(policies[task], contract))
-    lower, upper, rate = np.array([(d.lower, d.upper, d.rate_limit) for d in contract.action.dimensions_]).T
+    lower, upper, rate = np.array([(d.lower, d.upper, d.acceleration_limit) for d in contract.action.dimensions_]).T
     for seed in range(3):
         rows, _ = rollout(plant, control, layout, seed=seed, ticks=contract.horizon_ticks)
         executed = rows["executed_action"]

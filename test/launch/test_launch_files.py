@@ -217,7 +217,7 @@ def test_sim_without_a_policy_demonstrates(launched: Callable[[str], Launched]) 
     assert set(graph) == {"supervisor", "expert_label", "mujoco_bridge"}
     assert graph["supervisor"].parameters["round"] == 0
     assert graph["supervisor"].parameters["auto_arm"] is True
-    assert graph["supervisor"].parameters["wait_for_policy"] is False
+    assert graph["supervisor"].parameters["needs_policy"] is False
     assert graph["expert_label"].parameters["expert"] == "scripted"
 
 
@@ -230,7 +230,7 @@ def test_sim_with_a_policy_and_a_folder_starts_every_node(
     assert {node.settings["namespace"] for node in graph.values()} == {"left"}
     assert all(node.parameters["lockstep"] is True for node in graph.values())
     assert graph["policy"].parameters["policy"] == str(policy)
-    assert graph["supervisor"].parameters["wait_for_policy"] is True
+    assert graph["supervisor"].parameters["needs_policy"] is True
     assert graph["aggregator"].parameters["out"] == str(tmp_path / "round")
     assert [graph[name].parameters["round"] for name in ("supervisor", "aggregator")] == [3, 3]
 

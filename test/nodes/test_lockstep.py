@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import contract_path, weak_policy
+from conftest import by_joint_position, contract_path, weak_policy
 from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import ControlTick
 from dagger_ros.dataset import check_round, finish_round, labelled_frames, load_round, read_episode, read_rows
@@ -96,9 +96,7 @@ def contract_of_plain_arrays(folder: Path, *, position: bool = False) -> Path:
         dimension["select"] = f"data[{i}]"
     if position:
         content["simulation"]["actuation"] = {"kind": "actuators", "names": [f"a{i}" for i in range(1, 7)]}
-        content["action"] |= {"interface": "position", "stop": "hold_position", "measured": "joint_position"}
-        limits = {"unit": "rad", "lower": -3.0, "upper": 3.0, "rate_limit": 1.0}
-        content["action"]["dimensions"] = [{"name": j, "select": f"data[{i}]"} | limits for i, j in enumerate(joints)]
+        by_joint_position(content)
     path = folder / "arrays.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path

@@ -111,7 +111,7 @@ def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_doma
         )
         processes.node.create_subscription(GateDecision, "supervisor/decision", lambda d: modes.add(d.mode), QOS.record)
         processes.start("mujoco_bridge", **common)
-        processes.start("supervisor", **common, **sim_time, rule="bc", round=0, auto_arm=True, wait_for_policy=False)
+        processes.start("supervisor", **common, **sim_time, rule="bc", round=0, auto_arm=True, needs_policy=False)
         processes.start("expert_label", **common, **sim_time)
         processes.wait_for(lambda: processes.has_publishers("sim/tick", "supervisor/decision", "expert/action"))
         processes.start("aggregator", **common, out=round_folder, round=0, rule="bc", simulation_seed=3)

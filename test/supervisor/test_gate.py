@@ -7,40 +7,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import contract_path
+from conftest import by_joint_position, contract_path
 from dagger_ros.contract import Contract, ExpertIntent, Label, Mode, RowLayout, load_contract
 from dagger_ros.supervisor import BehaviourCloning, Dagger, Event, Gate, HumanGated, Reason, Rule
 
-PEG = load_contract(contract_path("peg"))
+SHIPPED = load_contract(contract_path("peg"))
+
+
+def changed(**action: Any) -> Contract:
+    """The peg's contract with another action part; hand-overs are as fast as everything else unless they are tested."""
+    content = SHIPPED.model_dump(mode="json", by_alias=True)
+    content["action"] |= {"handover": {"limit_scale": 1.0, "longest_s": 0.3}} | action
+    return Contract.model_validate(content)
+
+
+PEG = changed()
 LAYOUT = RowLayout(PEG)
 PERIOD_NS = PEG.timing.period_ns
 LIMIT = 0.24
 STEP = 4.0 * 0.05  # the contract's rate limit over one period
 
 
-def position_contract() -> Contract:
+def position_contract(**limits: float) -> Contract:
     """The peg's arm commanded by joint positions."""
     content = PEG.model_dump(mode="json", by_alias=True)
-    joints = [f"j{i}" for i in range(1, 7)]
-    content["action"] |= {
-        "type": "std_msgs/msg/Float64MultiArray",
-        "interface": "position",
-        "stop": "hold_position",
-        "measured": "joint_position",
-        "dimensions": [
-            {"name": j, "select": f"data[{i}]", "unit": "rad", "lower": -3.0, "upper": 3.0, "rate_limit": 1.0}
-            for i, j in enumerate(joints)
-        ],
-    }
+    by_joint_position(content, **limits)
     return Contract.model_validate(content)
 
 
 class Bench:
     """A gate and the clock around it."""
 
-    def __init__(self, rule: Rule | None = None, *, auto_arm: bool = True, contract: Contract = PEG) -> None:
+    def __init__(
+        self, rule: Rule | None = None, *, auto_arm: bool = True, contract: Contract = PEG, **options: Any
+    ) -> None:
         self.layout = RowLayout(contract)
-        self.gate = Gate(contract, rule or HumanGated(), auto_arm=auto_arm)
+        self.gate = Gate(contract, rule or HumanGated(), auto_arm=auto_arm, **options)
         self.now_ns = 10 * PERIOD_NS
 
     def row(self, policy: Any = 0.0, expert: Any = 0.0) -> Any:
@@ -50,13 +52,20 @@ class Bench:
         for name in ("stamp_ns", "receive_ns"):
             row[name] = self.now_ns
         row["observation"], row["privileged"] = 0.1, 0.1
+        for i, stream in enumerate(self.layout.streams):
+            if stream == "tool_position":
+                self.layout.stream(row, i)[:] = [0.45, 0.0, 0.2]
+        row["doubt"] = 0.0
         for source, action in (("policy", policy), ("expert", expert)):
             row[f"{source}_action"] = action
             row[f"{source}_stamp_ns"] = row[f"{source}_receive_ns"] = self.now_ns
         return row
 
     def tick(self, row: Any, intent: ExpertIntent | None = None, requests: tuple[Event, ...] = ()) -> Reason:
-        self.gate.decide(row, intent or ExpertIntent(), requests)
+        intent = intent or ExpertIntent()
+        row["expert_intent"], row["expert_reason"] = intent.bits(), intent.reason
+        row["requests"] = sum(event.bit for event in requests)
+        self.gate.decide(row)
         self.now_ns += PERIOD_NS
         return Reason(int(row["reasons"]))
 
@@ -75,7 +84,7 @@ def test_command_within_limits_passes_unchanged() -> None:
         assert row["reasons"] == 0
 
 
-@pytest.mark.parametrize("beyond", [0.0, 1e-12, 0.1, 1e300])
+@pytest.mark.parametrize("beyond", [0.0, 1e-12, 0.1])
 def test_bound_is_never_exceeded(beyond: float) -> None:
     bench = Bench()
     bench.drive(policy=[0.2, 0, 0])
@@ -92,7 +101,7 @@ def test_rate_limit_holds_from_the_last_emitted_action(step: float) -> None:
     assert row["requested_action"][0] == step
 
 
-@pytest.mark.parametrize(("gap", "expected"), [(0, 0.5), (1, 1.0), (2, 1.5), (4, 1.5)])
+@pytest.mark.parametrize(("gap", "expected"), [(0, 0.0), (1, 1.0), (2, 1.5), (4, 1.5)])
 def test_neither_a_burst_nor_a_stall_earns_travel(gap: int, expected: float) -> None:
     bench = Bench()
     bench.drive(policy=[-LIMIT, 0, 0])
@@ -108,7 +117,8 @@ def test_policy_that_is_not_finite_is_held(bad: float) -> None:
     bench.drive(policy=[0.1, 0, 0])
     row = bench.drive(policy=[0.1, bad, 0])
     assert row["mode"] == Mode.HOLD
-    assert Reason(int(row["reasons"])) == Reason.POLICY_NOT_FINITE | Reason.HELD
+    refused = Reason.POLICY_JUMP if np.isinf(bad) else Reason(0)
+    assert Reason(int(row["reasons"])) == Reason.POLICY_NOT_FINITE | Reason.HELD | refused
     assert row["executed_action"].tolist() == [0.0, 0.0, 0.0]
     assert row["label_source"] == Label.NONE
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagger_ros.contract import DaggerError, ExpertIntent, Label, Mode
+from dagger_ros.contract import DaggerError, Label, Mode
 from dagger_ros.supervisor import BETAS, RULES, BehaviourCloning, Dagger, Event, HumanGated, make_rule
 
 
@@ -29,7 +29,7 @@ def test_coins_of_an_episode_come_from_its_seed() -> None:
     def coins(seed: int) -> list[int]:
         rule = Dagger(0.5)
         rule.start_episode(seed)
-        return [len(rule.events(Mode.EXPERT, ExpertIntent())) for _ in range(50)]
+        return [len(rule.events(Mode.EXPERT, takeover=False, resume=False)) for _ in range(50)]
 
     assert coins(1) == coins(1)
     assert coins(1) != coins(2)
@@ -37,8 +37,8 @@ def test_coins_of_an_episode_come_from_its_seed() -> None:
 
 def test_letting_go_holds_and_only_a_hand_back_resumes() -> None:
     rule = HumanGated()
-    assert list(rule.events(Mode.EXPERT, ExpertIntent(takeover=False))) == [Event.RELEASE]
-    assert list(rule.events(Mode.EXPERT, ExpertIntent(resume=True))) == [Event.RELEASE, Event.RESUME]
+    assert list(rule.events(Mode.EXPERT, takeover=False, resume=False)) == [Event.RELEASE]
+    assert list(rule.events(Mode.EXPERT, takeover=False, resume=True)) == [Event.RELEASE, Event.RESUME]
 
 
 @pytest.mark.parametrize("rule", [BehaviourCloning(), Dagger(0.5), HumanGated()])

@@ -1,0 +1,261 @@
+"""Every objection to one tick, each a small pure function of what is known of it.
+
+`TickView` is what is known: one row, prepared once, beside what only a sequence of rows shows (the clock, the
+answers of the policy, the deadman). A check looks at it and gives reason bits or 0. All of them are asked at every
+tick and their bits are OR-ed, so their order cannot matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import NEVER_NS, Contract, Row, RowLayout
+from dagger_ros.supervisor.arrivals import LeakyBucket
+from dagger_ros.supervisor.limits import Vector
+from dagger_ros.supervisor.reasons import Reason
+
+__all__ = ["CHECKS", "Check", "Proposal", "TickView"]
+
+# The deadman may go on twice a second for ever, or `TOLERATED` times at once; no hand that works does more.
+_PRESSES_PER_S = 2.0
+# Ticks of the robot's clock beyond those that passed: a simulated clock moves in whole periods.
+_CLOCK_PERIODS = 2
+
+
+class Proposal:
+    """What one source asks for at this tick.
+
+    Args:
+        name: `policy` or `expert`: how the row and the reasons call it.
+        max_age_s: How old its messages may be.
+        oldest_observation_ns: An action is stamped with the observation that it was computed from, which may be
+            so old itself.
+    """
+
+    def __init__(self, name: str, max_age_s: float, oldest_observation_ns: int) -> None:
+        self.name = name
+        self.max_age_ns = round(max_age_s * 1e9)
+        self.max_stamp_age_ns = self.max_age_ns + oldest_observation_ns
+        self.received = False
+        self.age_ns = self.stamp_age_ns = 0
+        self.action: Vector = np.empty(0)
+
+    def read(self, row: Row, time_ns: int, monotonic_ns: int) -> None:
+        """Takes a row."""
+        received_ns = int(row[f"{self.name}_receive_ns"])
+        self.received = received_ns != NEVER_NS
+        self.age_ns = monotonic_ns - received_ns
+        self.stamp_age_ns = time_ns - int(row[f"{self.name}_stamp_ns"])
+        self.action = row[f"{self.name}_action"]
+
+
+class TickView:
+    """One tick as the checks see it.
+
+    Args:
+        contract: Ages and limits.
+        doubt_limit: Largest doubt with which the policy may drive.
+        policy_sha256: The only weights that may drive; empty: any.
+    """
+
+    def __init__(self, contract: Contract, doubt_limit: float, policy_sha256: bytes) -> None:
+        layout = self._layout = RowLayout(contract)
+        action, timing = contract.action, contract.timing
+        ages_ns = [round(s.max_age_s * 1e9) for s in contract.streams.values()]
+        self._seen = np.flatnonzero(layout.seen_by_policy)
+        self.max_age_ns = np.array(ages_ns)[self._seen]
+        self.future_ns = round(timing.future_tolerance_s * 1e9)
+        self.clock_ns = self.future_ns + _CLOCK_PERIODS * timing.period_ns
+        self.budget_ns = round(timing.latency_budget_s * 1e9)
+        self.jump = np.array([d.jump_limit for d in action.dimensions_])
+        self.tracking = np.array([d.tracking_limit or np.inf for d in action.dimensions_])
+        self.doubt_limit, self.policy_sha256 = doubt_limit, policy_sha256
+        self.policy = Proposal("policy", timing.policy_max_age_s, max(ages_ns))
+        self.expert = Proposal("expert", timing.expert_max_age_s, max(ages_ns))
+        self._measured = layout.streams.index(action.measured) if action.measured is not None else None
+        self._boxes = [(layout.streams.index(b.stream), np.array(b.lower), np.array(b.upper)) for b in action.workspace]
+        self.time_ns = self.monotonic_ns = self.last_time_ns = self.last_monotonic_ns = NEVER_NS
+        self.unseen = True
+        self.stamp_age_ns = self.receive_age_ns = np.zeros(len(self._seen), np.int64)
+        self.observation: Vector = np.empty(0)
+        self.last: Vector = np.empty(0)
+        self.measured: Vector | None = None
+        self.boxed: list[tuple[Vector, Vector, Vector]] = []
+        self.doubt = 0.0
+        self.sha256 = self.driving_sha256 = b""
+        self.late, self.flapping = LeakyBucket(), LeakyBucket()
+        self._pressed = False
+        self._open_stamp_ns = self._open_receive_ns = self._answered_stamp_ns = NEVER_NS
+
+    def forget(self) -> None:
+        """The robot is not where it was: nothing follows from the tick before."""
+        self.time_ns = self.monotonic_ns = NEVER_NS
+        self.late, self.flapping = LeakyBucket(), LeakyBucket()
+        self._open_stamp_ns = self._answered_stamp_ns = NEVER_NS
+
+    def read(self, row: Row, last: Vector, *, takeover: bool) -> None:
+        """Takes the inputs of a row.
+
+        Args:
+            row: Times, observations and proposals filled in; kept as a view until the next tick.
+            last: (A,) the last emitted action; NaN: none.
+            takeover: The deadman is pressed.
+        """
+        self.last_time_ns, self.last_monotonic_ns = self.time_ns, self.monotonic_ns
+        self.time_ns, self.monotonic_ns = int(row["time_ns"]), int(row["monotonic_ns"])
+        received, stamps = row["receive_ns"][self._seen], row["stamp_ns"][self._seen]
+        self.unseen = bool((received == NEVER_NS).any())
+        self.stamp_age_ns, self.receive_age_ns = self.time_ns - stamps, self.monotonic_ns - received
+        self.observation = row["observation"]
+        self.last = last
+        if self._measured is not None:
+            self.measured = self._layout.stream(row, self._measured)
+        self.boxed = [(self._layout.stream(row, i), lower, upper) for i, lower, upper in self._boxes]
+        self.policy.read(row, self.time_ns, self.monotonic_ns)
+        self.expert.read(row, self.time_ns, self.monotonic_ns)
+        self.doubt, self.sha256 = float(row["doubt"]), bytes(row["policy_sha256"])
+        self._time_the_policy(row, received, stamps)
+        self._watch_the_deadman(takeover)
+
+    def _time_the_policy(self, row: Row, received: Any, stamps: Any) -> None:
+        """Fills `late` with answers that took too long, and drains it with the others."""
+        newest = int(stamps.argmax())
+        answered_ns = int(row["policy_stamp_ns"])
+        if self._open_stamp_ns == NEVER_NS and int(stamps[newest]) > self._answered_stamp_ns:
+            self._open_stamp_ns, self._open_receive_ns = int(stamps[newest]), int(received[newest])
+        if not self.policy.received or self._open_stamp_ns == NEVER_NS:
+            return
+        if answered_ns < self._open_stamp_ns:
+            if self.monotonic_ns - self._open_receive_ns > self.budget_ns:
+                self.late.add()
+            return
+        # An answer to a newer observation says nothing of how long this one took.
+        took_ns = int(row["policy_receive_ns"]) - self._open_receive_ns
+        if answered_ns == self._open_stamp_ns and took_ns > self.budget_ns:
+            self.late.add()
+        else:
+            self.late.drain()
+        self._answered_stamp_ns, self._open_stamp_ns = answered_ns, NEVER_NS
+
+    def _watch_the_deadman(self, takeover: bool) -> None:
+        if self.last_monotonic_ns != NEVER_NS:
+            self.flapping.drain((self.monotonic_ns - self.last_monotonic_ns) * 1e-9 * _PRESSES_PER_S)
+        if takeover and not self._pressed:
+            self.flapping.add()
+        self._pressed = takeover
+
+
+Check = Callable[[TickView], int]
+
+
+def _observation_never(tick: TickView) -> int:
+    return int(Reason.OBSERVATION_NEVER) if tick.unseen else 0
+
+
+def _observation_stale(tick: TickView) -> int:
+    if tick.unseen:
+        return 0
+    old = (tick.stamp_age_ns > tick.max_age_ns).any() or (tick.receive_age_ns > tick.max_age_ns).any()
+    return int(Reason.OBSERVATION_STALE) if old else 0
+
+
+def _observation_future(tick: TickView) -> int:
+    ahead = not tick.unseen and (tick.stamp_age_ns < -tick.future_ns).any()
+    return int(Reason.OBSERVATION_FUTURE) if ahead else 0
+
+
+def _observation_not_finite(tick: TickView) -> int:
+    bad = not tick.unseen and not np.isfinite(tick.observation).all()
+    return int(Reason.OBSERVATION_NOT_FINITE) if bad else 0
+
+
+def _clock_jump(tick: TickView) -> int:
+    if tick.last_time_ns == NEVER_NS:
+        return 0
+    moved_ns, passed_ns = tick.time_ns - tick.last_time_ns, tick.monotonic_ns - tick.last_monotonic_ns
+    jumped = moved_ns < 0 or passed_ns < 0 or moved_ns - passed_ns > tick.clock_ns
+    return int(Reason.CLOCK_JUMP) if jumped else 0
+
+
+def _tracking(tick: TickView) -> int:
+    """A measured value that is not finite, or nothing emitted yet, is the business of other checks."""
+    if tick.measured is None:
+        return 0
+    return int(Reason.TRACKING) if (np.abs(tick.last - tick.measured) > tick.tracking).any() else 0
+
+
+def _workspace(tick: TickView) -> int:
+    outside = any(((values < lower) | (values > upper)).any() for values, lower, upper in tick.boxed)
+    return int(Reason.WORKSPACE) if outside else 0
+
+
+def _policy_late(tick: TickView) -> int:
+    return int(Reason.POLICY_LATE) if tick.late.full else 0
+
+
+def _policy_doubt(tick: TickView) -> int:
+    """Doubt that is not a number is not below any limit."""
+    doubts = tick.policy.received and not tick.doubt <= tick.doubt_limit
+    return int(Reason.POLICY_DOUBT) if doubts else 0
+
+
+def _policy_hash(tick: TickView) -> int:
+    if not tick.policy.received:
+        return 0
+    known = (tick.policy_sha256, tick.driving_sha256)
+    return int(Reason.POLICY_HASH) if any(sha256 and sha256 != tick.sha256 for sha256 in known) else 0
+
+
+def _expert_flapping(tick: TickView) -> int:
+    return int(Reason.EXPERT_FLAPPING) if tick.flapping.full else 0
+
+
+def _proposal_checks(name: str) -> tuple[Check, ...]:
+    """The checks that are the same for both sources."""
+    proposal_of: Callable[[TickView], Proposal] = attrgetter(name)
+    never, stale, future, not_finite, jump = (
+        int(Reason[f"{name.upper()}_{fault}"]) for fault in ("NEVER", "STALE", "FUTURE", "NOT_FINITE", "JUMP")
+    )
+
+    def is_never(tick: TickView) -> int:
+        return 0 if proposal_of(tick).received else never
+
+    def is_stale(tick: TickView) -> int:
+        proposal = proposal_of(tick)
+        old = proposal.age_ns > proposal.max_age_ns or proposal.stamp_age_ns > proposal.max_stamp_age_ns
+        return stale if proposal.received and old else 0
+
+    def is_future(tick: TickView) -> int:
+        proposal = proposal_of(tick)
+        return future if proposal.received and proposal.stamp_age_ns < -tick.future_ns else 0
+
+    def is_not_finite(tick: TickView) -> int:
+        proposal = proposal_of(tick)
+        return not_finite if proposal.received and not np.isfinite(proposal.action).all() else 0
+
+    def is_jump(tick: TickView) -> int:
+        """Too far to be clamped, so the whole frame is refused. From nothing there is no distance."""
+        return jump if (np.abs(proposal_of(tick).action - tick.last) > tick.jump).any() else 0
+
+    return is_never, is_stale, is_future, is_not_finite, is_jump
+
+
+CHECKS: tuple[Check, ...] = (
+    _observation_never,
+    _observation_stale,
+    _observation_future,
+    _observation_not_finite,
+    _clock_jump,
+    _tracking,
+    _workspace,
+    _policy_late,
+    _policy_doubt,
+    _policy_hash,
+    _expert_flapping,
+    *_proposal_checks("policy"),
+    *_proposal_checks("expert"),
+)
