@@ -106,10 +106,11 @@ class Gate:
                 and (from how messages came) `INPUT_BITS` of the reasons filled in. Mode, reasons, requested and
                 executed action, label and intervention are written.
         """
-        view, before = self._view, self.mode
+        view = self._view
         intent, requests = int(row["expert_intent"]), int(row["requests"])
         if requests & _LOCK_REQUEST:
             self._forget()
+        before = self.mode
         view.read(row, self._limiter.last, takeover=bool(intent & _WANTS_TAKEOVER))
         bits = int(row["reasons"])
         for check in self.checks:
@@ -134,6 +135,7 @@ class Gate:
 
     def _forget(self) -> None:
         """The robot is not where it was: a velocity starts from standstill, a position from what is measured next."""
+        self.mode = next_mode(self.mode, Event.LOCK)
         self._view.forget()
         self._driver = None
         self._seed(fresh=False)
