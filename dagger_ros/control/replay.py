@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.supervisor import INPUT_BITS, Gate
+from dagger_ros.supervisor import INPUT_BITS, Event, Gate
 
 __all__ = ["replay"]
 
@@ -19,7 +19,8 @@ def replay(rows: Rows, gate: Gate) -> Rows:
     """Decides the rows of one episode again.
 
     Args:
-        rows: (T,) decided rows in the order in which they were recorded, from the tick on which the gate starts.
+        rows: (T,) decided rows in the order in which they were recorded. Where the first one is not the start of an
+            episode, the gate goes on from it, and it is returned as it is.
         gate: A new one, under the contract of the rows.
 
     Returns:
@@ -31,10 +32,12 @@ def replay(rows: Rows, gate: Gate) -> Rows:
     for name in _OUTPUTS:
         again[name] = np.nan
     again["label_source"] = -1
-    episode = None
-    for row in again:
-        if (row["episode"], row["seed"]) != episode:
-            episode = (row["episode"], row["seed"])
-            gate.start_episode(max(int(row["seed"]), 0))
+    gate.start_episode(max(int(rows[0]["seed"]), 0) if len(rows) else 0)
+    start = 0
+    if len(rows) and not rows[0]["requests"] & Event.LOCK.bit:
+        gate.go_on_from(rows[0])
+        again[0] = rows[0]
+        start = 1
+    for row in again[start:]:
         gate.decide(row)
     return again

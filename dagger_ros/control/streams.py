@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Row, RowLayout
+from dagger_ros.contract import Row, RowLayout
 from dagger_ros.supervisor import Arrival, Arrivals, Reason
 
 __all__ = ["NewestStreams"]
@@ -78,4 +78,3 @@ class NewestStreams:
             bits |= int(Reason.OBSERVATION_SEQUENCE)
         if bits:
             row["reasons"] |= np.uint64(bits)
-

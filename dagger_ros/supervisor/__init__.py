@@ -1,6 +1,7 @@
 """Reads one row a tick (what was seen and asked for) and gives what is sent: mode, reasons, executed action, label."""
 
 from dagger_ros.supervisor.arrivals import Arrival, Arrivals
+from dagger_ros.supervisor.checks import CHECKS
 from dagger_ros.supervisor.gate import Gate
 from dagger_ros.supervisor.modes import TRANSITIONS, Event, next_mode
 from dagger_ros.supervisor.reasons import ABOUT, INPUT_BITS, About, Reason, Response, response_bits
@@ -9,6 +10,7 @@ from dagger_ros.supervisor.rules import BETAS, RULES, BehaviourCloning, Beta, Da
 __all__ = [
     "ABOUT",
     "BETAS",
+    "CHECKS",
     "INPUT_BITS",
     "RULES",
     "TRANSITIONS",

@@ -60,6 +60,11 @@ class TickView:
         contract: Ages and limits.
         doubt_limit: Largest doubt with which the policy may drive.
         policy_sha256: The only weights that may drive; empty: any.
+
+    Attributes:
+        start: (A,) what the next action starts from: the last emitted one, or where the robot is; NaN: unknown. The
+            gate writes it.
+        driving_sha256: Weights that control was given to; empty: the policy does not drive. The gate writes it.
     """
 
     def __init__(self, contract: Contract, doubt_limit: float, policy_sha256: bytes) -> None:
@@ -82,7 +87,7 @@ class TickView:
         self.unseen = True
         self.stamp_age_ns = self.receive_age_ns = np.zeros(len(self._seen), np.int64)
         self.observation: Vector = np.empty(0)
-        self.last: Vector = np.empty(0)
+        self.start: Vector = np.empty(0)
         self.measured: Vector | None = None
         self.boxed: list[tuple[Vector, Vector, Vector]] = []
         self.doubt = 0.0
@@ -97,12 +102,11 @@ class TickView:
         self.late, self.flapping = LeakyBucket(), LeakyBucket()
         self._open_stamp_ns = self._answered_stamp_ns = NEVER_NS
 
-    def read(self, row: Row, last: Vector, *, takeover: bool) -> None:
+    def read(self, row: Row, *, takeover: bool) -> None:
         """Takes the inputs of a row.
 
         Args:
             row: Times, observations and proposals filled in; kept as a view until the next tick.
-            last: (A,) the last emitted action; NaN: none.
             takeover: The deadman is pressed.
         """
         self.last_time_ns, self.last_monotonic_ns = self.time_ns, self.monotonic_ns
@@ -111,7 +115,6 @@ class TickView:
         self.unseen = bool((received == NEVER_NS).any())
         self.stamp_age_ns, self.receive_age_ns = self.time_ns - stamps, self.monotonic_ns - received
         self.observation = row["observation"]
-        self.last = last
         if self._measured is not None:
             self.measured = self._layout.stream(row, self._measured)
         self.boxed = [(self._layout.stream(row, i), lower, upper) for i, lower, upper in self._boxes]
@@ -185,7 +188,7 @@ def _tracking(tick: TickView) -> int:
     """A measured value that is not finite, or nothing emitted yet, is the business of other checks."""
     if tick.measured is None:
         return 0
-    return int(Reason.TRACKING) if (np.abs(tick.last - tick.measured) > tick.tracking).any() else 0
+    return int(Reason.TRACKING) if (np.abs(tick.start - tick.measured) > tick.tracking).any() else 0
 
 
 def _workspace(tick: TickView) -> int:
@@ -239,7 +242,7 @@ def _proposal_checks(name: str) -> tuple[Check, ...]:
 
     def is_jump(tick: TickView) -> int:
         """Too far to be clamped, so the whole frame is refused. From nothing there is no distance."""
-        return jump if (np.abs(proposal_of(tick).action - tick.last) > tick.jump).any() else 0
+        return jump if (np.abs(proposal_of(tick).action - tick.start) > tick.jump).any() else 0
 
     return is_never, is_stale, is_future, is_not_finite, is_jump
 

@@ -67,19 +67,19 @@ class Gate:
         self._auto_arm = auto_arm
         self._hold_policy = _HOLD_POLICY | (_EXPERT_SILENT if needs_expert else 0)
         self._interface = action.interface
-        self._has_measured = action.measured is not None
+        self._measures = action.measured is not None and action.interface is not Interface.EFFORT
         self._handover_scale = action.handover.limit_scale
         self._handover_ns = round(action.handover.longest_s * 1e9)
         self._timeout_ns = round(contract.timing.driver_timeout_s * 1e9)
+        # Where motion starts when nothing is known: a velocity from standstill, a position nowhere.
+        self._rest = np.full(len(action.dimensions_), np.nan if action.interface is Interface.POSITION else 0.0)
         self._limiter = Limiter(contract)
         self._view = TickView(contract, doubt_limit, policy_sha256)
-        self._size = len(action.dimensions_)
         self._interventions = 0
         self._waits_for_person = False
         self._had_takeover = False
         self._was_outside = False
         self._driver: Mode | None = None  # who drove last; the first one after a lock takes over from nobody
-        self._eased_until_ns = NEVER_NS
         self._forget()
 
     @property
@@ -92,9 +92,25 @@ class Gate:
         self.rule.start_episode(seed)
         self._interventions = 0
 
+    def go_on_from(self, row: Row) -> None:
+        """Takes a decided row as the gate's own last tick: how a recorded run is joined in the middle.
+
+        What does not stand in a row is taken to be the safe one: a held robot waits for a person.
+        """
+        self.mode = Mode(row["mode"])
+        self._view.read(row, takeover=bool(row["expert_intent"] & _WANTS_TAKEOVER))
+        self._view.driving_sha256 = self._view.sha256 if self.mode is Mode.POLICY else b""
+        self._had_takeover = bool(row["expert_intent"] & _WANTS_TAKEOVER)
+        self._waits_for_person = self.mode is Mode.HOLD
+        self._was_outside = bool(row["reasons"] & np.uint64(_WORKSPACE))
+        self._driver = self.mode if self.mode in (Mode.POLICY, Mode.EXPERT) else None
+        self._interventions = int(row["intervention"])
+        self._limiter.seed(row["executed_action"])
+        self._limiter.last_ns = self._view.monotonic_ns
+
     def final_stop(self) -> Vector:
         """The action that stops at once and is sent last, (A,): the driver ends what a ramp would take too long for."""
-        stop = np.empty(self._size)
+        stop = np.empty_like(self._rest)
         stop[:] = self._stop_action(blocked=False)
         return stop
 
@@ -106,12 +122,16 @@ class Gate:
                 and (from how messages came) `INPUT_BITS` of the reasons filled in. Mode, reasons, requested and
                 executed action, label and intervention are written.
         """
-        view = self._view
         intent, requests = int(row["expert_intent"]), int(row["requests"])
         if requests & _LOCK_REQUEST:
             self._forget()
-        before = self.mode
-        view.read(row, self._limiter.last, takeover=bool(intent & _WANTS_TAKEOVER))
+        with np.errstate(all="ignore"):  # what is not a number is data here, and becomes a reason
+            self._decide(row, intent, requests)
+
+    def _decide(self, row: Row, intent: int, requests: int) -> None:
+        view, before = self._view, self.mode
+        view.read(row, takeover=bool(intent & _WANTS_TAKEOVER))
+        view.start = self._start()
         bits = int(row["reasons"])
         for check in self.checks:
             bits |= check(view)
@@ -138,11 +158,13 @@ class Gate:
         self.mode = next_mode(self.mode, Event.LOCK)
         self._view.forget()
         self._driver = None
-        self._seed(fresh=False)
+        self._eased_until_ns = NEVER_NS
+        self._limiter.seed(self._rest)
 
     def _change_mode(self, bits: int, intent: int, requests: int) -> None:
         fresh = not bits & _LOCK
-        self._obey(bits, fresh, requests)
+        if requests:
+            self._obey(bits, fresh, requests)
         takeover = bool(intent & _WANTS_TAKEOVER)
         if takeover and not self._had_takeover:
             self._waits_for_person = False
@@ -182,16 +204,15 @@ class Gate:
     def _arm(self) -> None:
         """Leads to HOLD; the robot may have been moved since, so motion starts from what is measured now."""
         self.mode = next_mode(self.mode, Event.ARM)
-        if self._has_measured:
+        if self._measures:
             self._limiter.last_ns = NEVER_NS
 
     def _execute(self, row: Row, bits: int) -> int:
         limiter, now_ns = self._limiter, self._view.monotonic_ns
         reasons = _STOPPED.get(self.mode, 0)
-        silent = limiter.last_ns != NEVER_NS and now_ns - limiter.last_ns > self._timeout_ns
-        if silent or limiter.last_ns == NEVER_NS:
-            # Never sent anything, or so long ago that the driver has stopped by itself.
-            self._seed(fresh=not bits & _LOCK)
+        if self._is_idle():
+            blind = bool(bits & _LOCK)
+            limiter.seed(self._rest if blind else self._view.start)
         requested: Vector = row["requested_action"]
         stop = reasons != 0
         if self.mode is Mode.POLICY:
@@ -224,10 +245,15 @@ class Gate:
             return np.nan
         return self._view.measured if blocked and self._view.measured is not None else self._limiter.last
 
-    def _seed(self, *, fresh: bool) -> None:
-        """What the first action may differ from by one step: what is measured just now, or standstill."""
-        measured = self._view.measured
-        if measured is not None and fresh and self._interface is not Interface.EFFORT:
-            self._limiter.seed(measured)
-        else:
-            self._limiter.seed(np.nan if self._interface is Interface.POSITION else 0.0)
+    def _is_idle(self) -> bool:
+        """Never sent anything, or so long ago that the driver has stopped by itself."""
+        last_ns = self._limiter.last_ns
+        return last_ns == NEVER_NS or self._view.monotonic_ns - last_ns > self._timeout_ns
+
+    def _start(self) -> Vector:
+        """What the next action may differ from by one step: the last one, what is measured, or standstill."""
+        idle = self._is_idle()
+        if self._measures and (idle or self.mode is Mode.LOCKED):
+            assert self._view.measured is not None
+            return self._view.measured
+        return self._rest if idle else self._limiter.last

