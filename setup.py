@@ -13,6 +13,7 @@ NODES = {
     "expert_label": "dagger_ros.nodes.expert_label:main",
     "aggregator": "dagger_ros.nodes.aggregator:main",
     "mujoco_bridge": "dagger_ros.nodes.mujoco_bridge:main",
+    "fault_injector": "dagger_ros.nodes.fault_injector:main",
 }
 
 # What is on PATH.

@@ -7,6 +7,7 @@ tick and their bits are OR-ed, so their order cannot matter.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -78,7 +79,8 @@ class TickView:
         self.budget_ns = round(timing.latency_budget_s * 1e9)
         self.jump = np.array([d.jump_limit for d in action.dimensions_])
         self.tracking = np.array([d.tracking_limit or np.inf for d in action.dimensions_])
-        self.doubt_limit, self.policy_sha256 = doubt_limit, policy_sha256
+        # Without a limit too, a doubt that is infinite is no doubt that anybody measured.
+        self.doubt_limit, self.policy_sha256 = min(doubt_limit, sys.float_info.max), policy_sha256
         self.policy = Proposal("policy", timing.policy_max_age_s, max(ages_ns))
         self.expert = Proposal("expert", timing.expert_max_age_s, max(ages_ns))
         self._measured = layout.streams.index(action.measured) if action.measured is not None else None

@@ -22,7 +22,8 @@ from dagger_ros.contract import DaggerError, load_contract
 from dagger_ros.sim.experts import labeller_of_rule
 
 LAUNCH_FILES = ("sim", "robot", "replay")
-NODES = ("aggregator", "expert_label", "mujoco_bridge", "policy", "supervisor")
+LAUNCHED = ("aggregator", "expert_label", "mujoco_bridge", "policy", "supervisor")
+NODES = ("fault_injector", *LAUNCHED)
 # Not a measure of speed: how long a hung graph is waited for before the test fails.
 PATIENCE_S = 120.0
 
@@ -226,7 +227,7 @@ def test_sim_with_a_policy_and_a_folder_starts_every_node(
     launched: Callable[[str], Launched], policy: Path, tmp_path: Path
 ) -> None:
     graph = launched("sim").graph(policy=policy, out=tmp_path / "round", round=3, lockstep="true", namespace="left")
-    assert set(graph) == set(NODES)
+    assert set(graph) == set(LAUNCHED)
     assert {node.settings["namespace"] for node in graph.values()} == {"left"}
     assert all(node.parameters["lockstep"] is True for node in graph.values())
     assert graph["policy"].parameters["policy"] == str(policy)
@@ -256,7 +257,7 @@ def test_only_the_bridge_does_not_follow_the_clock_that_it_publishes(
 ) -> None:
     graph = launched("sim").graph(policy=policy, out=tmp_path / "round")
     follows = {name: node.parameters["use_sim_time"] for name, node in graph.items()}
-    assert follows == {name: name != "mujoco_bridge" for name in NODES}
+    assert follows == {name: name != "mujoco_bridge" for name in LAUNCHED}
 
 
 @pytest.mark.launch

@@ -195,10 +195,11 @@ def test_answer_to_a_newer_observation_says_nothing_of_the_time() -> None:
         assert not bench.tick(row) & Reason.POLICY_LATE
 
 
-def test_doubt_that_is_no_number_is_doubt() -> None:
+@pytest.mark.parametrize("doubt", [np.nan, np.inf])
+def test_doubt_that_is_no_number_is_doubt(doubt: float) -> None:
     bench = Bench()
     row = bench.row()
-    row["doubt"] = np.nan
+    row["doubt"] = doubt
     assert bench.tick(row) & Reason.POLICY_DOUBT
 
 
