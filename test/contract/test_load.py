@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import contract_path
+from conftest import by_joint_position, contract_path
 from dagger_ros.contract import ContractError, DaggerError, load_contract, parse_contract
 
 
@@ -157,3 +157,84 @@ def test_hash_ignores_comments_and_order_but_no_value(content: dict[str, Any]) -
     changed["timing"]["driver_timeout_s"] = 0.25
     assert first.sha256 == again.sha256
     assert first.sha256 != parse_contract(yaml.safe_dump(changed), source="").sha256
+
+
+def change_dimension(**fields: Any) -> Any:
+    return lambda c: c["action"]["dimensions"][0].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_dimension(jump_limit=0.0), "action.dimensions.0.jump_limit: expected a number > 0; found 0.0"),
+        (change_dimension(acceleration_limit=-1.0), "acceleration_limit: expected a number > 0; found -1.0"),
+        (change_dimension(deceleration_limit=float("nan")), "deceleration_limit: expected a finite number; found nan"),
+        (change_dimension(jerk_limit=0), "jerk_limit: expected a number > 0; found 0"),
+        (
+            lambda c: c["action"]["dimensions"][0].pop("deceleration_limit"),
+            "(vx).deceleration_limit: expected this key: a velocity interface needs it; found nothing",
+        ),
+        (change_dimension(velocity_limit=1.0), "for a velocity interface (no such limit); found velocity_limit"),
+        (change_dimension(tracking_limit=1.0), "without 'measured' there is nothing to compare with"),
+        (change_dimension(jump_limit=0.1), "(vx).jump_limit: expected at least what one period allows, 0.2; found 0.1"),
+        (lambda c: c["action"].pop("handover"), "action.handover: expected this key; found nothing"),
+        (lambda c: c["action"]["handover"].update(limit_scale=0.0), "handover.limit_scale: expected a number > 0"),
+        (lambda c: c["action"]["handover"].update(limit_scale=1.5), "handover.limit_scale: expected a number <= 1"),
+        (lambda c: c["action"]["handover"].update(longest_s=0.01), "at least the control period of 0.05 s; found 0.01"),
+        (lambda c: c["timing"].update(estop_max_age_s=0.01), "timing.estop_max_age_s: expected at least the control"),
+        (lambda c: c["timing"].update(estop_max_age_s=0.0), "timing.estop_max_age_s: expected a number > 0; found 0.0"),
+        (lambda c: c["action"]["workspace"][0].update(stream="tool"), "action.workspace.0.stream: expected one of"),
+        (
+            lambda c: c["action"]["workspace"][0].update(stream="true_peg_in_hole"),
+            "a stream that is not privileged: on the robot that one is not there",
+        ),
+        (
+            lambda c: c["action"]["workspace"][0].update(lower=[0.0]),
+            "workspace.0.lower: expected 3 values, as tool_pos",
+        ),
+        (
+            lambda c: c["action"]["workspace"][0].update(lower=[0.9, -1.0, -1.0]),
+            "action.workspace.0, value 0: expected lower < upper; found 0.9 and 0.75",
+        ),
+        (lambda c: c["action"]["workspace"][0].update(upper=["a", 1, 1]), "workspace.0.upper.0: expected a number"),
+        (
+            lambda c: c["action"].update(measured="true_peg_in_hole"),
+            "action.measured: expected a stream that is not priv",
+        ),
+        (
+            lambda c: c["action"].update(measured="tool_position"),
+            "action.measured: expected a stream in m/s, the unit of vx; found tool_position in m",
+        ),
+    ],
+)
+def test_limit_that_would_not_limit_is_refused(content: dict[str, Any], change: Any, message: str) -> None:
+    change(content)
+    assert message in problems(content)
+
+
+def test_position_interface_needs_its_own_limits(content: dict[str, Any]) -> None:
+    by_joint_position(content)
+    del content["simulation"]
+    assert parse_contract(yaml.safe_dump(content), source="c.yaml").action.measured == "joint_position"
+    for dimension in content["action"]["dimensions"]:
+        del dimension["velocity_limit"], dimension["tracking_limit"]
+        dimension["deceleration_limit"] = 1.0
+    text = problems(content)
+    assert "18 problems" in text
+    assert "(j1).velocity_limit: expected this key: a position interface needs it" in text
+    assert "(j6).tracking_limit: expected this key: a position interface needs it" in text
+    assert "for a position interface (no such limit); found deceleration_limit" in text
+
+
+def test_effort_interface_is_limited_in_its_rate(content: dict[str, Any]) -> None:
+    by_joint_position(content)
+    del content["simulation"]
+    content["action"] |= {"interface": "effort", "stop": "delegate", "measured": None}
+    for d in content["action"]["dimensions"]:
+        for name in ("velocity_limit", "acceleration_limit", "tracking_limit"):
+            del d[name]
+        d |= {"unit": "N*m", "rate_limit": 5.0}
+    assert parse_contract(yaml.safe_dump(content), source="c.yaml").action.dimensions_[0].limits() == {
+        "jump_limit": 0.5,
+        "rate_limit": 5.0,
+    }
