@@ -13,12 +13,13 @@ import numpy as np
 
 from conftest import by_joint_position, contract_path
 from dagger_ros.contract import Contract, Interface, Mode, RowLayout, load_contract
-from dagger_ros.supervisor import Dagger, Event, Gate, HumanGated, Reason, Rule
+from dagger_ros.supervisor import Dagger, Event, Gate, HumanGated, Reason, Response, Rule, response_bits
 
 NEVER = -1
 # Rounding of differences and quotients; everything below is compared with this slack relative to the limit.
 SLACK = 1e-6
 DRIVEN = (Mode.POLICY, Mode.EXPERT)
+LIMITED = response_bits(Response.LIMIT)
 
 
 def contract_of(interface: str, *, jerk: bool = False) -> Contract:
@@ -26,6 +27,8 @@ def contract_of(interface: str, *, jerk: bool = False) -> Contract:
     content = load_contract(contract_path("peg")).model_dump(mode="json", by_alias=True)
     if interface == "position":
         by_joint_position(content)
+        for d in content["action"]["dimensions"]:
+            d |= {"lower": -0.4, "upper": 0.4}  # near enough to be reached again and again
     elif interface == "effort":
         by_joint_position(content)
         content["action"] |= {"interface": "effort", "stop": "delegate", "measured": None}
@@ -200,7 +203,7 @@ class Referee:
         for i, d in enumerate(self.dimensions):
             yield from self._limits(i, d, float(out[i]), float(slope[i]), elapsed_s, mode, reasons)
         if mode in DRIVEN and not reasons & Reason.HANDOVER:
-            yield from self._unchanged(row, out, elapsed_s)
+            yield from self._unchanged(row, out, elapsed_s, reasons)
         if self.interface is Interface.POSITION:
             self.curve = (slope - self.slope) / elapsed_s
         self.slope, self.last, self.last_ns = slope, out, now_ns
@@ -270,7 +273,7 @@ class Referee:
         if limit is not None and abs(bend) > limit * (1 + SLACK) and not reasons & Reason.JERK_EXCEEDED:
             yield f"{d.name} jerks by {bend} and nobody says so"
 
-    def _unchanged(self, row: Any, out: Any, elapsed_s: float) -> Iterator[str]:
+    def _unchanged(self, row: Any, out: Any, elapsed_s: float, reasons: Reason) -> Iterator[str]:
         """A request that keeps every limit with room to spare goes out as it is."""
         wanted = row["requested_action"]
         slope = (wanted - self.last) / elapsed_s
@@ -292,6 +295,8 @@ class Referee:
             fits &= d.jerk_limit is None or abs(bend) <= d.jerk_limit * spare
             if fits and out[i] != value:
                 yield f"{d.name}: asked for {value}, which keeps every limit, sent {out[i]}"
+            if out[i] != value and not reasons & LIMITED:
+                yield f"{d.name}: asked for {value}, sent {out[i]}, and nobody says why"
 
 
 def reach(value: float, up: float, down: float, time_s: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from operator import attrgetter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,9 @@ class Proposal:
         self.name = name
         self.max_age_ns = round(max_age_s * 1e9)
         self.max_stamp_age_ns = self.max_age_ns + oldest_observation_ns
+        self.never, self.stale, self.future, self.not_finite, self.jump = (
+            int(Reason[f"{name.upper()}_{fault}"]) for fault in ("NEVER", "STALE", "FUTURE", "NOT_FINITE", "JUMP")
+        )
         self.received = False
         self.age_ns = self.stamp_age_ns = 0
         self.action: Vector = np.empty(0)
@@ -219,35 +222,38 @@ def _expert_flapping(tick: TickView) -> int:
     return int(Reason.EXPERT_FLAPPING) if tick.flapping.full else 0
 
 
-def _proposal_checks(name: str) -> tuple[Check, ...]:
-    """The checks that are the same for both sources."""
-    proposal_of: Callable[[TickView], Proposal] = attrgetter(name)
-    never, stale, future, not_finite, jump = (
-        int(Reason[f"{name.upper()}_{fault}"]) for fault in ("NEVER", "STALE", "FUTURE", "NOT_FINITE", "JUMP")
-    )
+def _proposal_never(tick: TickView, source: str) -> int:
+    proposal = _proposal(tick, source)
+    return 0 if proposal.received else proposal.never
 
-    def is_never(tick: TickView) -> int:
-        return 0 if proposal_of(tick).received else never
 
-    def is_stale(tick: TickView) -> int:
-        proposal = proposal_of(tick)
-        old = proposal.age_ns > proposal.max_age_ns or proposal.stamp_age_ns > proposal.max_stamp_age_ns
-        return stale if proposal.received and old else 0
+def _proposal_stale(tick: TickView, source: str) -> int:
+    proposal = _proposal(tick, source)
+    old = proposal.age_ns > proposal.max_age_ns or proposal.stamp_age_ns > proposal.max_stamp_age_ns
+    return proposal.stale if proposal.received and old else 0
 
-    def is_future(tick: TickView) -> int:
-        proposal = proposal_of(tick)
-        return future if proposal.received and proposal.stamp_age_ns < -tick.future_ns else 0
 
-    def is_not_finite(tick: TickView) -> int:
-        proposal = proposal_of(tick)
-        return not_finite if proposal.received and not np.isfinite(proposal.action).all() else 0
+def _proposal_future(tick: TickView, source: str) -> int:
+    proposal = _proposal(tick, source)
+    return proposal.future if proposal.received and proposal.stamp_age_ns < -tick.future_ns else 0
 
-    def is_jump(tick: TickView) -> int:
-        """Too far to be clamped, so the whole frame is refused. From nothing there is no distance."""
-        return jump if (np.abs(proposal_of(tick).action - tick.start) > tick.jump).any() else 0
 
-    return is_never, is_stale, is_future, is_not_finite, is_jump
+def _proposal_not_finite(tick: TickView, source: str) -> int:
+    proposal = _proposal(tick, source)
+    return proposal.not_finite if proposal.received and not np.isfinite(proposal.action).all() else 0
 
+
+def _proposal_jump(tick: TickView, source: str) -> int:
+    """Too far to be clamped, so the whole frame is refused. From nothing there is no distance."""
+    proposal = _proposal(tick, source)
+    return proposal.jump if (np.abs(proposal.action - tick.start) > tick.jump).any() else 0
+
+
+def _proposal(tick: TickView, source: str) -> Proposal:
+    return tick.policy if source == "policy" else tick.expert
+
+
+_OF_PROPOSALS = (_proposal_never, _proposal_stale, _proposal_future, _proposal_not_finite, _proposal_jump)
 
 CHECKS: tuple[Check, ...] = (
     _observation_never,
@@ -261,6 +267,5 @@ CHECKS: tuple[Check, ...] = (
     _policy_doubt,
     _policy_hash,
     _expert_flapping,
-    *_proposal_checks("policy"),
-    *_proposal_checks("expert"),
+    *(partial(check, source=source) for source in ("policy", "expert") for check in _OF_PROPOSALS),
 )

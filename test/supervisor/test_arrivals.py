@@ -108,3 +108,23 @@ def test_bucket_never_holds_more_than_makes_it_full_nor_less_than_nothing() -> N
     assert bucket.level == TOLERATED - 0.25
     bucket.drain(1.75)
     assert bucket.level == TOLERATED - 2
+
+
+def test_source_that_falls_behind_again_is_followed_again_after_as_many() -> None:
+    for messages in (0, 1):  # after one that was followed, and after one that is cleared
+        arrivals = Arrivals(1, gaps_count=True)
+        arrivals.take(1000)
+        for n in range(TOLERATED):
+            arrivals.take(n + 500)
+        if messages:
+            arrivals.clear()
+            arrivals.take(504)
+        kinds = [arrivals.take(n) for n in range(TOLERATED + 1)]
+        assert kinds == [OUT_OF_ORDER] * TOLERATED + [NEXT]
+
+
+def test_duplicates_do_not_move_a_source_back() -> None:
+    arrivals = Arrivals(1, gaps_count=True)
+    for n in (7, 7, 7, 7, 7, 7, 7, 7):
+        arrivals.take(n)
+    assert arrivals.take(8) is NEXT

@@ -593,3 +593,83 @@ def test_reasons_are_said_in_names_and_in_sentences() -> None:
     assert reasons.words() == "POLICY_STALE|HELD"
     assert reasons.sentences().endswith("; armed, but nobody drives")
     assert Reason(0).words() == Reason(0).sentences() == ""
+
+
+@pytest.mark.parametrize("contract", [PEG, position_contract()], ids=["velocity", "position"])
+@pytest.mark.parametrize("mode", [Mode.LOCKED, Mode.HOLD, Mode.POLICY, Mode.EXPERT, Mode.ESTOP])
+def test_gate_goes_on_from_a_recorded_row(contract: Contract, mode: Mode) -> None:
+    """The next rows are those that the gate that made the row would have made."""
+    bench = Bench(contract=contract, auto_arm=False)
+    requests: dict[Mode, tuple[Event, ...]] = {
+        Mode.LOCKED: (),
+        Mode.HOLD: (Event.ARM,),
+        Mode.POLICY: (Event.ARM, Event.RESUME),
+        Mode.EXPERT: (Event.ARM,),
+        Mode.ESTOP: (Event.ESTOP,),
+    }
+    intent = ExpertIntent(takeover=mode is Mode.EXPERT)
+    bench.tick(bench.row(0.12, 0.12), requests=requests[mode])
+    row = bench.row(0.12, 0.12)
+    row["policy_sha256"] = b"a" * 64
+    bench.tick(row, intent)
+    assert row["mode"] == mode
+    other = Bench(contract=contract, auto_arm=False)
+    other.now_ns = bench.now_ns
+    other.gate.go_on_from(row)
+    assert other.gate.mode is mode
+    for sha256, wish in ((b"b", intent), (b"b", ExpertIntent(resume=True)), (b"b", ExpertIntent(takeover=True))):
+        rows = []
+        for each in (bench, other):
+            row = each.row(0.14, 0.13)
+            row["policy_sha256"] = sha256 * 64
+            each.tick(row, wish)
+            rows.append(row)
+        assert rows[0].tobytes() == rows[1].tobytes()
+
+
+def test_gate_that_goes_on_outside_the_workspace_knows_it() -> None:
+    contract = changed(workspace=[{"stream": "tool_position", "lower": [0.5, -1, -1], "upper": [1, 1, 1]}])
+    bench = Bench(contract=contract, auto_arm=False)
+    bench.tick(bench.row(), requests=(Event.ARM,))
+    row = bench.row()
+    bench.tick(row, ExpertIntent(takeover=True))
+    assert row["mode"] == Mode.EXPERT
+    other = Bench(contract=contract, auto_arm=False)
+    other.now_ns = bench.now_ns
+    other.gate.go_on_from(row)
+    row = other.row()
+    other.tick(row, ExpertIntent(takeover=True))
+    assert row["mode"] == Mode.EXPERT  # no crossing
+    assert row["intervention"] == 1
+
+
+def test_interventions_of_an_episode_count_from_one() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.gate.start_episode(3)
+        assert bench.drive(takeover=True)["intervention"] == 1
+        bench.drive(resume=True)
+
+
+def test_last_command_of_a_position_is_where_it_was_sent() -> None:
+    bench = Bench(contract=position_contract(tracking_limit=0.02))
+    bench.drive(policy=0.1)
+    row = bench.row(policy=0.1)
+    bench.layout.stream(row, bench.layout.streams.index("joint_position"))[:] = 0.5
+    bench.tick(row)
+    assert bench.gate.final_stop().tolist() == bench.gate._limiter.last.tolist()
+    assert Bench().gate.final_stop().tolist() == [0.0] * 3
+
+
+def test_refused_reset_does_not_lose_what_else_was_asked_for() -> None:
+    bench = Bench(auto_arm=False)
+    row = bench.row()
+    row["reasons"] = int(Reason.ESTOP_PRESSED)
+    bench.tick(row)
+    row = bench.row()
+    row["reasons"] = int(Reason.ESTOP_PRESSED)
+    bench.tick(row, requests=(Event.RESET_ESTOP, Event.RESUME))
+    assert row["mode"] == Mode.ESTOP
+    row = bench.row()
+    bench.tick(row, requests=(Event.RESET_ESTOP, Event.RESUME))
+    assert row["mode"] == Mode.POLICY

@@ -22,6 +22,7 @@ CONTRACTS = {kind: contract_of(kind[0], jerk=kind[1]) for kind in KINDS}
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(KINDS), rule=st.sampled_from([0, 1]), mix=MIXES)
+@pytest.mark.slow
 def test_no_command_breaks_a_limit_and_one_within_limits_passes_unchanged(
     seed: int, kind: tuple[str, bool], rule: int, mix: Mix
 ) -> None:

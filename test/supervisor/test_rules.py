@@ -50,3 +50,43 @@ def test_nothing_is_a_label_while_nobody_drives(rule: BehaviourCloning | Dagger 
 def test_expert_without_a_usable_label_is_no_label() -> None:
     for rule in (BehaviourCloning(), Dagger(0.5), HumanGated()):
         assert rule.label(Mode.EXPERT, expert_labels=False) is Label.NONE
+
+
+def test_dagger_hands_back_only_where_the_expert_drives() -> None:
+    rule = Dagger(0.0)
+    for mode in Mode:
+        events = rule.events(mode, takeover=False, resume=False)
+        assert tuple(events) == ((Event.RELEASE, Event.RESUME) if mode is Mode.EXPERT else ())
+
+
+def test_dagger_asks_for_the_expert_with_the_probability_of_the_round() -> None:
+    for beta, share in (("indicator", 0.0), ("exponential", 0.5), ("linear", 0.8)):
+        rule = make_rule("dagger", round_index=1, beta=beta)
+        rule.start_episode(1)
+        taken = [Event.TAKEOVER in rule.events(Mode.POLICY, takeover=False, resume=False) for _ in range(2000)]
+        assert abs(sum(taken) / 2000 - share) < 0.05
+    assert isinstance(make_rule("hg", round_index=1), HumanGated)
+    assert isinstance(make_rule("bc", round_index=1), BehaviourCloning)
+    with pytest.raises(DaggerError, match="rule: expected one of bc, dagger, hg, got 'none'"):
+        make_rule("none", round_index=0)
+
+
+def test_coins_of_a_rule_that_was_told_no_seed_are_the_same_each_time() -> None:
+    drawn = []
+    for _ in range(2):
+        rule = Dagger(0.5)
+        drawn.append([len(rule.events(Mode.EXPERT, takeover=False, resume=False)) for _ in range(50)])
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expert_labels", "label"),
+    [
+        (Mode.POLICY, False, Label.POLICY),
+        (Mode.POLICY, True, Label.EXPERT),
+        (Mode.EXPERT, True, Label.EXPERT),
+        (Mode.EXPERT, False, Label.NONE),
+    ],
+)
+def test_dagger_labels(mode: Mode, expert_labels: bool, label: Label) -> None:
+    assert Dagger(0.5).label(mode, expert_labels=expert_labels) is label
