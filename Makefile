@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 .NOTPARALLEL:
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint typecheck bench clean
+.PHONY: help env demo test mutation lint typecheck bench clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,16 @@ lint: env  ## ruff and the layering of the modules
 typecheck: env  ## mypy --strict
 	@$(BIN)/mypy
 
-test: lint typecheck  ## lint, typecheck and all tests
-	@$(BIN)/python -m pytest --hypothesis-seed=0
+test: lint typecheck  ## lint, typecheck and all tests; every line and branch of the supervisor
+	@$(BIN)/python -m pytest --hypothesis-seed=0 test/supervisor \
+		--cov=dagger_ros.supervisor --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+	@$(BIN)/python -m pytest --hypothesis-seed=0 --ignore=test/supervisor
+
+mutation: env  ## change the supervisor in every small way: at least 95 % must be noticed (15 minutes)
+	@$(BIN)/python tools/mutation.py
 
 bench: env  ## each measurement of benchmarks/
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit; done
 
 clean:  ## remove what was installed and built; runs stay
-	rm -rf .venv build install log .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build install log mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

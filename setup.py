@@ -39,6 +39,7 @@ REQUIRES = [
 TEST_REQUIRES = [
     "hypothesis",
     "import-linter>=2.1",
+    "mutmut>=3.3,<4",
     "mypy>=1.11",
     "pytest>=8",
     "pytest-cov",
