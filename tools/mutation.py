@@ -18,6 +18,7 @@ NOTICED = ("killed", "timeout", "suspicious", "segfault", "caught by type check"
 
 
 def main() -> int:
+    """Runs mutmut and judges what it found."""
     mutmut = [sys.executable, "-m", "mutmut"]
     run = subprocess.run([*mutmut, "run"], cwd=ROOT, check=False)
     if run.returncode != 0:

@@ -28,6 +28,8 @@ _LIMITED = response_bits(Response.LIMIT)
 _LOCK, _ESTOP = Reason(response_bits(Response.LOCK)), Reason(response_bits(Response.ESTOP))
 # A robot that is told to end ramps down first, if that takes no longer than this; launch kills after 5 s.
 _LONGEST_STOP_S = 2.0
+# How long the driver may take to say that it has the stop; a driver that is gone says nothing.
+_LONGEST_ACK_S = 0.5
 
 
 class SupervisorNode(ContractNode):
@@ -111,6 +113,8 @@ class SupervisorNode(ContractNode):
         finally:
             self._row["executed_action"] = self._gate.final_stop()
             self._publish_command()
+            # What was only published may be lost with the process that ends.
+            self._command_publisher.wait_for_all_acked(Duration(nanoseconds=round(_LONGEST_ACK_S * 1e9)))
 
     def _reasons(self) -> Reason:
         return Reason(int(self._row["reasons"]))

@@ -1,0 +1,132 @@
+"""Node processes in one process group, and a node that listens to them: for tests and benchmarks of whole graphs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+__all__ = ["PATIENCE_S", "Graph", "GraphError", "running_graph"]
+
+# Not a measure of speed: how long a hung graph is waited for before it is given up.
+PATIENCE_S = 40.0
+# How long a node that is told to end may take.
+_ENDING_S = 20.0
+
+
+class GraphError(Exception):
+    """A graph does not do what it was waited for, with its logs."""
+
+
+class Graph:
+    """Processes of nodes, each by its name; see `running_graph`."""
+
+    def __init__(self, context: Any, log: Path) -> None:
+        self.node = rclpy.create_node("listener", context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.group = 0
+        self._log = log
+
+    def start(self, name: str, **parameters: object) -> None:
+        """Starts a node, or a killed one again; the first one's process leads the group."""
+        arguments = [
+            f"{key}:={str(value).lower() if isinstance(value, bool) else value}" for key, value in parameters.items()
+        ]
+        options = [item for argument in arguments for item in ("-p", argument)]
+        with (self._log / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", f"dagger_ros.nodes.{name}", "--ros-args", *options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: os.setpgid(0, self.group),
+            )
+        self.group = self.group or self.processes[name].pid
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: the node can do nothing about it."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def wait_for(self, done: Callable[[], bool]) -> None:
+        """Listens until something is true.
+
+        Raises:
+            GraphError: If it does not become true, or a node ends by itself.
+        """
+        end_s = time.monotonic() + PATIENCE_S
+        while not done():
+            self.executor.spin_once(timeout_sec=1.0)
+            dead = {n: p.returncode for n, p in self.processes.items() if p.poll() is not None}
+            if dead:
+                raise GraphError(f"ended by themselves: {dead}\n{self.logs()}")
+            if time.monotonic() > end_s:
+                raise GraphError(f"nothing happened\n{self.logs()}")
+
+    def has_publishers(self, *topics: str) -> bool:
+        return all(self.node.count_publishers(topic) > 0 for topic in topics)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(self._log.glob("*.log")))
+
+    def end(self) -> dict[str, int]:
+        """Tells every node to end, kills what does not, and gives the exit statuses."""
+        try:
+            for process in self.processes.values():
+                process.send_signal(signal.SIGINT)
+            for process in self.processes.values():
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_ENDING_S)
+        finally:
+            if self.group:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.group, signal.SIGKILL)
+        return {name: process.wait() for name, process in self.processes.items()}
+
+    def is_gone(self) -> bool:
+        """Whether nobody of the process group is left."""
+        try:
+            os.killpg(self.group, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+@contextmanager
+def running_graph(domain: int, log: Path) -> Iterator[Graph]:
+    """A graph without nodes yet, that ends with the block whatever happens in it.
+
+    Args:
+        domain: ROS domain; the nodes take it from the environment.
+        log: Folder for what the nodes print.
+
+    Raises:
+        GraphError: If a node did not end well, or somebody of the group is left.
+    """
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    graph = Graph(context, log)
+    try:
+        yield graph
+    finally:
+        try:
+            codes = graph.end()
+        finally:
+            graph.executor.shutdown()
+            graph.node.destroy_node()
+            context.try_shutdown()
+    if set(codes.values()) - {0}:
+        raise GraphError(f"ended with {codes}\n{graph.logs()}")
+    if not graph.is_gone():
+        raise GraphError(f"somebody of the process group {graph.group} is left")

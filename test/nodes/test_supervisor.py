@@ -1,0 +1,269 @@
+"""The supervisor node beside a stand-in for the rest of the graph."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import contract_path
+from dagger_ros.contract import DaggerError, Mode, StreamReader, TopicWriter, load_contract, stamp_from_ns
+
+rclpy = pytest.importorskip("rclpy")
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, PolicyAction
+from dagger_ros.nodes.base import message_class, new_message
+from dagger_ros.nodes.qos import EVENT_QOS, GraphQos
+from dagger_ros.nodes.supervisor import SupervisorNode
+from dagger_ros.supervisor import Reason
+
+pytestmark = pytest.mark.ros
+PATH = str(contract_path("peg"))
+PEG = load_contract(PATH)
+QOS = GraphQos(lockstep=False)
+PATIENCE_S = 60.0
+
+
+class Rest:
+    """Observations, proposals, a person, and ears for what the supervisor says."""
+
+    def __init__(self, context: Any) -> None:
+        self.node = rclpy.create_node("rest", context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.commands: list[Any] = []
+        self.decisions: list[Any] = []
+        self.verdicts: list[Any] = []
+        self.silent: set[str] = set()
+        self.policy_says = [0.1, 0.0, -0.1]
+        self.takeover = False
+        self._sequence = 0
+        self._reader = StreamReader(PEG.action)
+        self._parts, self._publishers = {}, {}
+        for topic in PEG.topics:
+            parts = [s for s in PEG.streams.values() if s.topic == topic]
+            message = new_message(parts[0].type, period_ns=PEG.timing.period_ns)
+            self._parts[topic] = (TopicWriter(parts, message), [np.full(len(p.dimensions), 0.3) for p in parts])
+            self._publishers[topic] = self.node.create_publisher(type(message), topic, QOS.sensor_writer)
+        self._policy = self.node.create_publisher(PolicyAction, "policy/action", QOS.command)
+        self._expert = self.node.create_publisher(ExpertAction, "expert/action", QOS.command)
+        self.estop = self.node.create_publisher(Bool, "estop", QOS.command)
+        self.episode = self.node.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
+        command = message_class(PEG.action.type)
+        self.node.create_subscription(command, PEG.action.topic, self._on_command, 1000)
+        self.node.create_subscription(GateDecision, "supervisor/decision", self.decisions.append, QOS.record)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def speak(self) -> None:
+        """One message on every topic that is not silent."""
+        now_ns = self.node.get_clock().now().nanoseconds
+        for topic, (writer, values) in self._parts.items():
+            if topic not in self.silent:
+                self._publishers[topic].publish(writer.fill(values, now_ns))
+        common = {"contract_sha256": PEG.sha256, "sequence": self._sequence, "tick": -1}
+        policy = PolicyAction(**common, policy="pi", policy_sha256="a" * 64, action=self.policy_says)
+        expert = ExpertAction(**common, operator_id="Ada", takeover=self.takeover, action=[0.0] * 3)
+        for message, publisher, name in ((policy, self._policy, "policy"), (expert, self._expert, "expert")):
+            stamp_from_ns(message.header.stamp, now_ns)
+            if name not in self.silent:
+                publisher.publish(message)
+        self._sequence += 1
+
+    def until(self, done: Callable[[], bool], *, quiet: bool = False) -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while not done():
+            if not quiet:
+                self.speak()
+            spoken_s = time.monotonic()
+            while time.monotonic() - spoken_s < 0.01:
+                self.executor.spin_once(timeout_sec=0.01)
+            assert time.monotonic() < end_s, self.decisions[-1:]
+
+    def until_mode(self, mode: Mode) -> Any:
+        self.until(lambda: bool(self.decisions) and self.decisions[-1].mode == mode)
+        return self.decisions[-1]
+
+    def ask(self, name: str) -> Any:
+        client = self.node.create_client(Trigger, f"supervisor/{name}")
+        self.until(client.service_is_ready)
+        future = client.call_async(Trigger.Request())
+        self.until(future.done)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def drive(self) -> None:
+        self.until(lambda: bool(self.decisions) and not Reason(self.decisions[-1].reasons) & Reason.OBSERVATION_NEVER)
+        self.until(lambda: self.ask("arm").success)
+        self.until_mode(Mode.HOLD)
+        assert self.ask("resume").success
+        self.until_mode(Mode.POLICY)
+        self.until(lambda: bool(self.commands) and self.commands[-1][0] == 0.1)
+
+    def _on_command(self, message: Any) -> None:
+        values = np.empty(3)
+        assert self._reader.read(message, values)
+        self.commands.append(values)
+
+    def _on_diagnostics(self, array: Any) -> None:
+        self.verdicts += [s for s in array.status if s.name.endswith("supervisor")]
+
+
+@pytest.fixture
+def rest(ros_domain: int) -> Iterator[Rest]:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    result = Rest(context)
+    yield result
+    result.executor.shutdown()
+    result.node.destroy_node()
+    context.try_shutdown()
+
+
+@pytest.fixture
+def supervisor(rest: Rest) -> Iterator[SupervisorNode]:
+    node = SupervisorNode({"contract": PATH}, rest.node.context)
+    rest.executor.add_node(node)
+    yield node
+    node.destroy_node()
+
+
+def test_services_answer_what_they_did_and_why_not(rest: Rest, supervisor: SupervisorNode) -> None:
+    rest.silent = {"tool_pose"}
+    rest.until(lambda: bool(rest.decisions) and rest.decisions[-1].receive_ns[0] != -1)
+    answer = rest.ask("arm")
+    assert not answer.success
+    assert "a stream of the contract was never received" in answer.message
+    assert "tool_position: never received (limit 0.25 s)" in answer.message
+    rest.silent = set()
+    rest.drive()
+    assert rest.ask("resume").message == "resume changes nothing in POLICY"
+    assert rest.ask("hold").success
+    rest.until_mode(Mode.HOLD)
+    assert rest.ask("estop").success
+    rest.until_mode(Mode.ESTOP)
+    rest.until(lambda: (rest.commands[-1] == 0).all())
+    rest.estop.publish(Bool(data=True))
+    rest.until(lambda: bool(Reason(rest.decisions[-1].reasons) & Reason.ESTOP_PRESSED))
+    answer = rest.ask("reset_estop")
+    assert not answer.success
+    assert answer.message == "not reset, the cause persists: the topic estop says stop"
+    rest.estop.publish(Bool(data=False))
+    rest.until(lambda: not Reason(rest.decisions[-1].reasons) & Reason.ESTOP_PRESSED)
+    assert rest.ask("reset_estop").success
+    rest.until_mode(Mode.HOLD)
+
+
+def test_diagnostics_say_the_verdict_in_words(rest: Rest, supervisor: SupervisorNode) -> None:
+    rest.until(lambda: any(v.message.startswith("LOCKED: ") for v in rest.verdicts))
+    assert "waits for a person to arm" in rest.verdicts[-1].message
+    rest.drive()
+    rest.silent = {"policy"}
+    rest.until_mode(Mode.HOLD)
+    rest.until(lambda: "the proposal is older than `policy_max_age_s`" in rest.verdicts[-1].message)
+    values = {v.key: v.value for v in rest.verdicts[-1].values}
+    assert "POLICY_STALE" in values["reasons"]
+    assert values["mode"] == "HOLD"
+    assert values["age of joint_position"].endswith("(limit 0.25 s)")
+    assert set(values) >= {"missed_ticks", "limited_ticks"}
+
+
+def test_second_writer_on_the_command_topic_stops_and_latches(rest: Rest, supervisor: SupervisorNode) -> None:
+    rest.drive()
+    other = rest.node.create_publisher(message_class(PEG.action.type), PEG.action.topic, 1)
+    decision = rest.until_mode(Mode.ESTOP)
+    assert Reason(decision.reasons) & Reason.SECOND_WRITER
+    assert not rest.ask("reset_estop").success
+    rest.node.destroy_publisher(other)
+    rest.until(lambda: not Reason(rest.decisions[-1].reasons) & Reason.SECOND_WRITER)
+    assert rest.decisions[-1].mode == Mode.ESTOP
+    assert rest.ask("reset_estop").success
+    rest.until_mode(Mode.HOLD)
+
+
+def test_episode_whose_recorder_is_silent_is_held(rest: Rest, supervisor: SupervisorNode) -> None:
+    rest.drive()
+    rest.episode.publish(EpisodeEvent(event=EpisodeEvent.STARTED, episode=0, seed=4))
+    decision = rest.until_mode(Mode.HOLD)
+    assert Reason(decision.reasons) & Reason.RECORDER_STALE
+    assert (decision.episode, decision.seed) == (0, 4)
+    rest.episode.publish(EpisodeEvent(event=EpisodeEvent.FINISHED, episode=0, seed=4))
+    rest.until(lambda: not Reason(rest.decisions[-1].reasons) & Reason.RECORDER_STALE)
+    assert rest.decisions[-1].mode == Mode.HOLD
+
+
+def test_parameter_cannot_be_changed_while_the_node_runs(rest: Rest, supervisor: SupervisorNode) -> None:
+    client = rest.node.create_client(SetParameters, "supervisor/set_parameters")
+    rest.until(client.service_is_ready)
+    wishes = {"auto_arm": True, "doubt_limit": 9.0, "needs_expert": False, "policy_sha256": "", "contract": "b.yaml"}
+    parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in wishes.items()]
+    future = client.call_async(SetParameters.Request(parameters=parameters))
+    rest.until(future.done)
+    for name, result in zip(wishes, future.result().results, strict=True):
+        assert not result.successful, name
+        assert "read-only" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"doubt_limit": 0.0}, r"doubt_limit: expected a number > 0 \(inf: no limit\), got 0"),
+        ({"doubt_limit": float("nan")}, "doubt_limit: expected a number > 0"),
+        ({"policy_sha256": "abc"}, "policy_sha256: expected 64 hex digits or nothing, got 'abc'"),
+        ({"rule": "none"}, "rule: expected one of"),
+    ],
+)
+def test_wrong_parameter_is_refused(rest: Rest, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(DaggerError, match=message):
+        SupervisorNode({"contract": PATH} | parameters, rest.node.context)
+
+
+_SCRIPT = """
+from dagger_ros.nodes.base import run_node
+from dagger_ros.nodes.supervisor import SupervisorNode
+
+class Fragile(SupervisorNode):
+    def _on_estop(self, message):
+        raise RuntimeError("a bug")
+
+run_node(Fragile)
+"""
+
+
+@pytest.fixture
+def process(rest: Rest) -> Iterator[Any]:
+    command = [sys.executable, "-c", _SCRIPT, "--ros-args", "-p", f"contract:={PATH}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as result:
+        try:
+            rest.drive()
+            yield result
+        finally:
+            result.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_stop_goes_out_last_when_the_node_is_told_to_end(rest: Rest, process: Any, number: signal.Signals) -> None:
+    process.send_signal(number)
+    rest.until(lambda: process.poll() is not None)
+    rest.until(lambda: (rest.commands[-1] == 0).all(), quiet=True)
+    assert process.returncode == 0
+    assert np.abs(np.diff(rest.commands, axis=0)).max() <= 4.0 * 1.5 * 0.05 + 1e-9
+
+
+def test_stop_goes_out_last_when_a_callback_fails(rest: Rest, process: Any) -> None:
+    rest.estop.publish(Bool(data=False))
+    rest.until(lambda: process.poll() is not None)
+    rest.until(lambda: (rest.commands[-1] == 0).all(), quiet=True)
+    assert process.returncode == 1
+    assert b"RuntimeError: a bug" in process.stderr.read()
