@@ -65,7 +65,7 @@ class Arrivals:
     def clear(self) -> None:
         """As if nothing had come."""
         self._last: int | None = None
-        self._behind = 0
+        self._behind: int
         self._faults = LeakyBucket()
 
     @property

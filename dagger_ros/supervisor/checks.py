@@ -44,9 +44,10 @@ class Proposal:
         self.never, self.stale, self.future, self.not_finite, self.jump = (
             int(Reason[f"{name.upper()}_{fault}"]) for fault in ("NEVER", "STALE", "FUTURE", "NOT_FINITE", "JUMP")
         )
-        self.received = False
-        self.age_ns = self.stamp_age_ns = 0
-        self.action: Vector = np.empty(0)
+        self.received: bool
+        self.age_ns: int
+        self.stamp_age_ns: int
+        self.action: Vector
 
     def read(self, row: Row, time_ns: int, monotonic_ns: int) -> None:
         """Takes a row."""
@@ -68,6 +69,7 @@ class TickView:
     Attributes:
         start: (A,) what the next action starts from: the last emitted one, or where the robot is; NaN: unknown. The
             gate writes it.
+        pressed_anew: The deadman is pressed, and was not at the last tick.
         driving_sha256: Weights that control was given to; empty: the policy does not drive. The gate writes it.
     """
 
@@ -88,18 +90,21 @@ class TickView:
         self.expert = Proposal("expert", timing.expert_max_age_s, max(ages_ns))
         self._measured = layout.streams.index(action.measured) if action.measured is not None else None
         self._boxes = [(layout.streams.index(b.stream), np.array(b.lower), np.array(b.upper)) for b in action.workspace]
-        self.time_ns = self.monotonic_ns = self.last_time_ns = self.last_monotonic_ns = NEVER_NS
-        self.unseen = True
-        self.stamp_age_ns = self.receive_age_ns = np.zeros(len(self._seen), np.int64)
-        self.observation: Vector = np.empty(0)
-        self.start: Vector = np.empty(0)
+        self.last_time_ns: int
+        self.last_monotonic_ns: int
+        self.unseen: bool
+        self.stamp_age_ns: Any
+        self.receive_age_ns: Any
+        self.observation: Vector
+        self.start: Vector
         self.measured: Vector | None = None
-        self.boxed: list[tuple[Vector, Vector, Vector]] = []
-        self.doubt = 0.0
-        self.sha256 = self.driving_sha256 = b""
-        self.late, self.flapping = LeakyBucket(), LeakyBucket()
-        self._pressed = False
-        self._open_stamp_ns = self._open_receive_ns = self._answered_stamp_ns = NEVER_NS
+        self.boxed: list[tuple[Vector, Vector, Vector]]
+        self.doubt: float
+        self.sha256: bytes
+        self.driving_sha256 = b""
+        self.pressed = self.pressed_anew = False
+        self._open_receive_ns: int
+        self.forget()
 
     def forget(self) -> None:
         """The robot is not where it was: nothing follows from the tick before."""
@@ -152,9 +157,9 @@ class TickView:
     def _watch_the_deadman(self, takeover: bool) -> None:
         if self.last_monotonic_ns != NEVER_NS:
             self.flapping.drain((self.monotonic_ns - self.last_monotonic_ns) * 1e-9 * _PRESSES_PER_S)
-        if takeover and not self._pressed:
+        self.pressed_anew, self.pressed = takeover and not self.pressed, takeover
+        if self.pressed_anew:
             self.flapping.add()
-        self._pressed = takeover
 
 
 Check = Callable[[TickView], int]
@@ -222,35 +227,34 @@ def _expert_flapping(tick: TickView) -> int:
     return int(Reason.EXPERT_FLAPPING) if tick.flapping.full else 0
 
 
-def _proposal_never(tick: TickView, source: str) -> int:
-    proposal = _proposal(tick, source)
+def _proposal_never(tick: TickView, proposal: Proposal) -> int:
     return 0 if proposal.received else proposal.never
 
 
-def _proposal_stale(tick: TickView, source: str) -> int:
-    proposal = _proposal(tick, source)
+def _proposal_stale(tick: TickView, proposal: Proposal) -> int:
     old = proposal.age_ns > proposal.max_age_ns or proposal.stamp_age_ns > proposal.max_stamp_age_ns
     return proposal.stale if proposal.received and old else 0
 
 
-def _proposal_future(tick: TickView, source: str) -> int:
-    proposal = _proposal(tick, source)
+def _proposal_future(tick: TickView, proposal: Proposal) -> int:
     return proposal.future if proposal.received and proposal.stamp_age_ns < -tick.future_ns else 0
 
 
-def _proposal_not_finite(tick: TickView, source: str) -> int:
-    proposal = _proposal(tick, source)
+def _proposal_not_finite(tick: TickView, proposal: Proposal) -> int:
     return proposal.not_finite if proposal.received and not np.isfinite(proposal.action).all() else 0
 
 
-def _proposal_jump(tick: TickView, source: str) -> int:
+def _proposal_jump(tick: TickView, proposal: Proposal) -> int:
     """Too far to be clamped, so the whole frame is refused. From nothing there is no distance."""
-    proposal = _proposal(tick, source)
     return proposal.jump if (np.abs(proposal.action - tick.start) > tick.jump).any() else 0
 
 
-def _proposal(tick: TickView, source: str) -> Proposal:
-    return tick.policy if source == "policy" else tick.expert
+def _of_policy(check: Callable[[TickView, Proposal], int], tick: TickView) -> int:
+    return check(tick, tick.policy)
+
+
+def _of_expert(check: Callable[[TickView, Proposal], int], tick: TickView) -> int:
+    return check(tick, tick.expert)
 
 
 _OF_PROPOSALS = (_proposal_never, _proposal_stale, _proposal_future, _proposal_not_finite, _proposal_jump)
@@ -267,5 +271,5 @@ CHECKS: tuple[Check, ...] = (
     _policy_doubt,
     _policy_hash,
     _expert_flapping,
-    *(partial(check, source=source) for source in ("policy", "expert") for check in _OF_PROPOSALS),
+    *(partial(source, check) for source in (_of_policy, _of_expert) for check in _OF_PROPOSALS),
 )

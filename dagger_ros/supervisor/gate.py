@@ -77,7 +77,6 @@ class Gate:
         self._view = TickView(contract, doubt_limit, policy_sha256)
         self._interventions = 0
         self._waits_for_person = False
-        self._had_takeover = False
         self._was_outside = False
         self._driver: Mode | None = None  # who drove last; the first one after a lock takes over from nobody
         self._forget()
@@ -100,7 +99,6 @@ class Gate:
         self.mode = Mode(row["mode"])
         self._view.read(row, takeover=bool(row["expert_intent"] & _WANTS_TAKEOVER))
         self._view.driving_sha256 = self._view.sha256 if self.mode is Mode.POLICY else b""
-        self._had_takeover = bool(row["expert_intent"] & _WANTS_TAKEOVER)
         self._waits_for_person = self.mode is Mode.HOLD
         self._was_outside = bool(row["reasons"] & np.uint64(_WORKSPACE))
         self._driver = self.mode if self.mode in (Mode.POLICY, Mode.EXPERT) else None
@@ -159,21 +157,19 @@ class Gate:
         self._view.forget()
         self._driver = None
         self._eased_until_ns = NEVER_NS
-        self._limiter.seed(self._rest)
+        self._limiter.last_ns = NEVER_NS
 
     def _change_mode(self, bits: int, intent: int, requests: int) -> None:
         fresh = not bits & _LOCK
         if requests:
-            self._obey(bits, fresh, requests)
-        takeover = bool(intent & _WANTS_TAKEOVER)
-        if takeover and not self._had_takeover:
+            self._obey(fresh, requests)
+        if self._view.pressed_anew:
             self._waits_for_person = False
-        self._had_takeover = takeover
         if self._auto_arm and self.mode is Mode.LOCKED and fresh:
             self._arm()
             self.mode = next_mode(self.mode, Event.RESUME)
         if not self._waits_for_person:
-            for event in self.rule.events(self.mode, takeover=takeover, resume=bool(intent & _WANTS_RESUME)):
+            for event in self.rule.events(self.mode, takeover=self._view.pressed, resume=bool(intent & _WANTS_RESUME)):
                 self.mode = next_mode(self.mode, event)
         outside = bool(bits & _WORKSPACE)
         crossed, self._was_outside = outside and not self._was_outside, outside
@@ -186,16 +182,15 @@ class Gate:
         # Last, so that nothing above leads past them: who cannot see does not drive.
         if not fresh:
             self.mode = next_mode(self.mode, Event.LOCK)
+        # Nor who was stopped in an emergency, whatever was reset, while its cause persists.
         if bits & _ESTOP:
             self.mode = next_mode(self.mode, Event.ESTOP)
 
-    def _obey(self, bits: int, fresh: bool, requests: int) -> None:
+    def _obey(self, fresh: bool, requests: int) -> None:
         """What people asked for since the last tick."""
         for event in events_of(requests):
             if event is Event.ARM and self.mode is Mode.LOCKED and fresh:
                 self._arm()
-            elif event is Event.RESET_ESTOP and bits & _ESTOP:
-                continue  # not while the cause persists
             elif event is not Event.ARM:
                 self.mode = next_mode(self.mode, event)
             # What a person stopped or has just armed does not move before a person says so. A lock is no person's.

@@ -60,9 +60,9 @@ class Limiter:
         self._has_jerk = any(d.jerk_limit is not None for d in dimensions)
         self._jerk = np.array([d.jerk_limit or np.inf for d in dimensions])
         size = len(dimensions)
-        self.last = np.full(size, np.nan)
-        self.last_ns = NEVER_NS
-        self._slope, self._curve = np.zeros(size), np.zeros(size)
+        self.last, self._slope, self._curve = np.empty(size), np.empty(size), np.empty(size)
+        self.last_ns: int
+        self.seed(np.nan)
 
     @property
     def in_bounds(self) -> bool:
@@ -181,7 +181,7 @@ class Limiter:
             reach = self._second_order_reach if self._second_order else self._first_order
             gentle_low, gentle_high = reach(step_s, scale)
             if ((action < gentle_low) | (action > gentle_high)).any():
-                bits |= _HANDOVER
+                bits = _HANDOVER
                 _clip(action, gentle_low, gentle_high)
         if self._has_jerk:
             _clip(action, low, high)  # what the others clamp is not the jerk's doing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from bench import PEG, PERIOD_NS, Bench, changed, position_contract
 from dagger_ros.contract import Contract, ExpertIntent, Mode
-from dagger_ros.supervisor import ABOUT, INPUT_BITS, Event, Reason, Response
+from dagger_ros.supervisor import ABOUT, INPUT_BITS, Event, Reason, Response, response_bits
 from dagger_ros.supervisor.checks import CHECKS
 
 AGE_NS, MAX_NS = 250_000_000, 100_000_000  # of the peg's streams, and of its proposals
@@ -232,3 +233,80 @@ def test_episode_forgets_what_the_last_one_left() -> None:
     for i in range(40):
         bench.drive(takeover=bool(i % 2))
     assert not bench.tick(bench.row(), requests=(Event.LOCK,)) & Reason.EXPERT_FLAPPING
+
+
+def test_answer_that_comes_again_for_an_old_observation_is_not_late() -> None:
+    """In lockstep the policy answers each tick, also one without a new observation."""
+    bench = Bench()
+    bench.drive()
+    stamp_ns = bench.now_ns
+    for _ in range(4):
+        row = bench.row()
+        row["stamp_ns"] = row["receive_ns"] = row["policy_stamp_ns"] = stamp_ns
+        assert not bench.tick(row) & Reason.POLICY_LATE
+    assert bench.gate._view.late.level == 0
+
+
+def test_policy_that_was_never_heard_is_not_also_late() -> None:
+    bench = Bench()
+    for _ in range(10):
+        row = bench.row()
+        row["policy_receive_ns"] = row["policy_stamp_ns"] = -1
+        assert not bench.tick(row) & Reason.POLICY_LATE
+
+
+@pytest.mark.parametrize(("waited_ns", "late"), [(BUDGET_NS, False), (BUDGET_NS + 1, True)])
+def test_answer_that_is_still_to_come_has_the_budget(waited_ns: int, late: bool) -> None:
+    """Every tick finds the answer to the observation before; the newest one came just now."""
+    bench = Bench()
+    previous_ns, seen = bench.now_ns - PERIOD_NS, Reason(0)
+    for _ in range(20):
+        row = bench.row()
+        row["receive_ns"] = bench.now_ns - waited_ns
+        row["policy_stamp_ns"] = previous_ns
+        row["policy_receive_ns"] = bench.now_ns - PERIOD_NS - waited_ns + BUDGET_NS // 2
+        previous_ns = bench.now_ns
+        seen |= bench.tick(row)
+    assert bool(seen & Reason.POLICY_LATE) == late
+
+
+def test_same_moment_twice_is_no_jump_of_the_clock() -> None:
+    bench = Bench()
+    bench.drive()
+    bench.now_ns -= PERIOD_NS
+    assert not bench.tick(bench.row()) & Reason.CLOCK_JUMP
+
+
+def test_lower_corner_of_the_workspace_is_inside() -> None:
+    contract = changed(workspace=[{"stream": "tool_position", "lower": [0.45, -1, -1], "upper": [1, 1, 1]}])
+    assert not Bench(contract=contract).tick(Bench().row()) & Reason.WORKSPACE
+
+
+@pytest.mark.parametrize("source", ["policy", "expert"])
+@pytest.mark.parametrize("beyond_ns", [0, 1])
+def test_action_may_be_as_old_as_its_limit_and_the_oldest_observation(source: str, beyond_ns: int) -> None:
+    bench = Bench()
+    row = bench.row()
+    row[f"{source}_stamp_ns"] = bench.now_ns - MAX_NS - AGE_NS - beyond_ns
+    assert bool(bench.tick(row) & Reason[f"{source.upper()}_STALE"]) == bool(beyond_ns)
+
+
+def test_responses_are_masks_of_their_reasons() -> None:
+    assert response_bits(Response.ESTOP) == int(Reason.ESTOP_PRESSED | Reason.SECOND_WRITER)
+    hold = Reason.EXPERT_FLAPPING | Reason.TRACKING | Reason.RECORDER_STALE
+    assert response_bits(Response.HOLD) == int(hold)
+    assert response_bits(Response.HOLD, Response.ESTOP) == int(hold | Reason.ESTOP_PRESSED | Reason.SECOND_WRITER)
+    assert response_bits() == 0
+    assert response_bits(*Response) == sum(int(reason) for reason in Reason)
+
+
+def test_infinities_are_reasons_and_not_warnings() -> None:
+    bench = Bench(contract=position_contract())
+    bench.drive(START, START)
+    row = bench.row(np.inf, -np.inf)
+    row["observation"] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reasons = bench.tick(row)
+    assert reasons & Reason.OBSERVATION_NOT_FINITE
+    assert reasons & Reason.POLICY_NOT_FINITE

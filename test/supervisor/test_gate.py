@@ -661,7 +661,7 @@ def test_last_command_of_a_position_is_where_it_was_sent() -> None:
     assert Bench().gate.final_stop().tolist() == [0.0] * 3
 
 
-def test_refused_reset_does_not_lose_what_else_was_asked_for() -> None:
+def test_reset_that_is_refused_leads_nowhere() -> None:
     bench = Bench(auto_arm=False)
     row = bench.row()
     row["reasons"] = int(Reason.ESTOP_PRESSED)
@@ -673,3 +673,83 @@ def test_refused_reset_does_not_lose_what_else_was_asked_for() -> None:
     row = bench.row()
     bench.tick(row, requests=(Event.RESET_ESTOP, Event.RESUME))
     assert row["mode"] == Mode.POLICY
+
+
+def joined(bench: Bench, row: Any) -> Bench:
+    """Another bench, whose gate goes on from the row."""
+    other = Bench(contract=bench.layout.contract, auto_arm=False)
+    other.now_ns = bench.now_ns
+    other.gate.go_on_from(row)
+    return other
+
+
+@pytest.mark.parametrize(("held", "mode"), [(True, Mode.HOLD), (False, Mode.EXPERT)])
+def test_gate_that_goes_on_from_a_hold_knows_whether_the_deadman_was_pressed(held: bool, mode: Mode) -> None:
+    bench = Bench(auto_arm=False)
+    bench.tick(bench.row(), requests=(Event.ARM,))
+    bench.drive(takeover=True)
+    row = bench.row(expert=np.nan)
+    bench.tick(row, ExpertIntent(takeover=held))
+    assert row["mode"] == Mode.HOLD
+    assert joined(bench, row).drive(takeover=True)["mode"] == mode
+
+
+def test_gate_that_goes_on_inside_the_workspace_sees_the_expert_leave_it() -> None:
+    contract = changed(workspace=[{"stream": "tool_position", "lower": [0, -1, -1], "upper": [1, 1, 1]}])
+    bench = Bench(contract=contract, auto_arm=False)
+    bench.tick(bench.row(), requests=(Event.ARM,))
+    row = bench.row()
+    bench.tick(row, ExpertIntent(takeover=True))
+    other = joined(bench, row)
+    row = other.row()
+    other.layout.stream(row, other.layout.streams.index("tool_position"))[0] = 2.0
+    other.tick(row, ExpertIntent(takeover=True))
+    assert row["mode"] == Mode.HOLD
+
+
+@pytest.mark.parametrize("driven", [True, False])
+def test_gate_that_goes_on_eases_who_takes_over_from_somebody(driven: bool) -> None:
+    bench = Bench(contract=SHIPPED, auto_arm=False)
+    bench.tick(bench.row(), requests=(Event.ARM, Event.RESUME) if driven else (Event.ARM,))
+    row = bench.row()
+    bench.tick(row)
+    assert row["mode"] == (Mode.POLICY if driven else Mode.HOLD)
+    row = joined(bench, row).drive(expert=[LIMIT, 0, 0], takeover=True)
+    assert row["executed_action"][0] == pytest.approx(STEP / 2 if driven else STEP)
+
+
+def test_what_the_expert_does_not_mean_as_a_label_is_none() -> None:
+    bench = Bench()
+    assert bench.drive(takeover=True, label=False)["label_source"] == Label.NONE
+    assert bench.drive(takeover=True, label=True)["label_source"] == Label.EXPERT
+
+
+def test_new_episode_begins_with_a_takeover_of_its_own() -> None:
+    bench = Bench(BehaviourCloning())
+    for _ in range(2):
+        bench.gate.start_episode(0)
+        row = bench.row()
+        bench.tick(row, requests=(Event.LOCK,))
+        assert (row["mode"], row["intervention"]) == (Mode.EXPERT, 1)
+        bench.drive()
+
+
+def test_stop_is_not_slowed_down_by_a_jerk_limit() -> None:
+    content = PEG.model_dump(mode="json", by_alias=True)
+    for dimension in content["action"]["dimensions"]:
+        dimension["jerk_limit"] = 1.0
+    bench = Bench(contract=Contract.model_validate(content))
+    for _ in range(30):
+        row = bench.drive(policy=[LIMIT, 0, 0])
+    speed = row["executed_action"][0]
+    assert speed > 0.1
+    row = bench.row()
+    assert bench.tick(row, requests=(Event.HOLD,)) & Reason.JERK_EXCEEDED
+    assert row["executed_action"][0] == pytest.approx(max(0.0, speed - STEP))
+
+
+def test_expert_that_begins_outside_the_workspace_has_crossed_its_edge() -> None:
+    contract = changed(workspace=[{"stream": "tool_position", "lower": [0.5, -1, -1], "upper": [1, 1, 1]}])
+    bench = Bench(BehaviourCloning(), contract=contract)
+    assert bench.drive()["mode"] == Mode.HOLD
+    assert bench.drive()["mode"] == Mode.EXPERT
