@@ -24,6 +24,11 @@ def contract_path(task: str) -> Path:
     return ROOT / "config" / "contracts" / f"{task}.yaml"
 
 
+def next_domain() -> int:
+    """A ROS domain that no other test of this run uses."""
+    return next(_DOMAINS)
+
+
 @pytest.fixture(params=TASKS)
 def task(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -48,7 +53,7 @@ def lane() -> Contract:
 def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     """A ROS domain that no other test of this run uses, in the environment of this process and of its children."""
     pytest.importorskip("rclpy")
-    domain = next(_DOMAINS)
+    domain = next_domain()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     return domain
 

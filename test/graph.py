@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from rclpy.executors import SingleThreadedExecutor
 __all__ = ["PATIENCE_S", "Graph", "GraphError", "running_graph"]
 
 # Not a measure of speed: how long a hung graph is waited for before it is given up.
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 # How long a node that is told to end may take.
 _ENDING_S = 20.0
+_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 
 
 class GraphError(Exception):
@@ -38,20 +40,32 @@ class Graph:
         self.group = 0
         self._log = log
 
-    def start(self, name: str, **parameters: object) -> None:
-        """Starts a node, or a killed one again; the first one's process leads the group."""
+    def start(self, name: str, remap: Mapping[str, str] | None = None, **parameters: object) -> None:
+        """Starts a node, or a killed one again; the first one's process leads the group.
+
+        Args:
+            name: Of the node.
+            remap: Topics that go by another name.
+            parameters: Of the node.
+        """
         arguments = [
             f"{key}:={str(value).lower() if isinstance(value, bool) else value}" for key, value in parameters.items()
         ]
         options = [item for argument in arguments for item in ("-p", argument)]
+        options += [item for old, new in (remap or {}).items() for item in ("-r", f"{old}:={new}")]
         with (self._log / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", f"dagger_ros.nodes.{name}", "--ros-args", *options],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=lambda: os.setpgid(0, self.group),
+                preexec_fn=self._join_group,
             )
         self.group = self.group or self.processes[name].pid
+
+    def _join_group(self) -> None:
+        """Runs in the child: its group is the graph's, and it does not outlive us, not even our own kill -9."""
+        os.setpgid(0, self.group)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def kill(self, name: str) -> None:
         """SIGKILL: the node can do nothing about it."""
