@@ -138,6 +138,8 @@ class Inbox:
             row: A new one, with its times filled in.
         """
         now_ns = int(row["monotonic_ns"])
+        # A wish to hand back counts once: an expert that is not heard any more does not wish it again and again.
+        resumes = not self._expert.used
         self.streams.fill(row)
         self._policy.fill(row, self._sha256)
         self._expert.fill(row, self._sha256)
@@ -147,7 +149,7 @@ class Inbox:
         if self.expert is not None:
             row["operator_id"] = _ascii(self.expert.operator_id)
             expert = self.expert
-            row["expert_intent"] = ExpertIntent(expert.label, expert.takeover, expert.resume).bits()
+            row["expert_intent"] = ExpertIntent(expert.label, expert.takeover, expert.resume and resumes).bits()
             known = expert.reason in InterventionReason.__members__.values()
             row["expert_reason"] = expert.reason if known else InterventionReason.NONE
         row["requests"], self._requests = self._requests, 0

@@ -250,5 +250,8 @@ class Gate:
         idle = self._is_idle()
         if self._measures and (idle or self.mode is Mode.LOCKED):
             assert self._view.measured is not None
-            return self._view.measured
+            if self._interface is Interface.POSITION:
+                return self._view.measured
+            # A velocity that is measured a little outside its bounds is noise, and no reason to stand still.
+            return np.clip(self._view.measured, self._limiter.lower, self._limiter.upper)
         return self._rest if idle else self._limiter.last

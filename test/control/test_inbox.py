@@ -132,6 +132,7 @@ def test_hand_back_between_two_ticks_is_not_lost_and_counts_once() -> None:
     inbox.put_expert(proposal(0, resume=True), NOW_NS)
     inbox.put_expert(proposal(1), NOW_NS)
     assert filled(inbox)["expert_intent"] & 4
+    assert not filled(inbox)["expert_intent"] & 4
     inbox.put_expert(proposal(2), NOW_NS)
     assert not filled(inbox)["expert_intent"] & 4
 

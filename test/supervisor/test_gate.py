@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import LIMIT, PEG, PERIOD_NS, SHIPPED, STEP, Bench, changed, position_contract
+from bench import LIMIT, PEG, PERIOD_NS, STEP, Bench, changed, position_contract
 from dagger_ros.contract import Contract, ExpertIntent, Label, Mode
 from dagger_ros.supervisor import BehaviourCloning, Dagger, Event, Gate, HumanGated, Reason, Rule
+
+EASED = changed(handover={"limit_scale": 0.5, "longest_s": 0.3})
 
 
 def test_command_within_limits_passes_unchanged() -> None:
@@ -411,7 +413,7 @@ def test_only_a_new_takeover_drives_outside_the_workspace() -> None:
 
 
 def test_hand_over_is_eased_from_the_last_command_and_is_no_label() -> None:
-    bench = Bench(contract=SHIPPED)
+    bench = Bench(contract=EASED)
     for _ in range(3):
         row = bench.drive(policy=[LIMIT, 0, 0])
     assert row["executed_action"][0] == LIMIT
@@ -426,7 +428,7 @@ def test_hand_over_is_eased_from_the_last_command_and_is_no_label() -> None:
 
 
 def test_hand_over_ends_when_the_request_passes_or_its_time_is_over() -> None:
-    bench = Bench(contract=SHIPPED)
+    bench = Bench(contract=EASED)
     bench.drive(policy=[0.05, 0, 0])
     assert bench.drive(expert=[0.05, 0, 0], takeover=True, label=True)["label_source"] == Label.EXPERT
     assert bench.drive(expert=[LIMIT, 0, 0], takeover=True)["executed_action"][0] == LIMIT  # no longer eased
@@ -438,7 +440,7 @@ def test_hand_over_ends_when_the_request_passes_or_its_time_is_over() -> None:
 
 
 def test_first_driver_after_a_lock_takes_over_from_nobody() -> None:
-    bench = Bench(contract=SHIPPED)
+    bench = Bench(contract=EASED)
     assert bench.drive(policy=[STEP, 0, 0])["executed_action"][0] == pytest.approx(STEP)
     bench.drive(takeover=True)
     row = bench.row(policy=[STEP, 0, 0])
@@ -496,6 +498,10 @@ def test_velocity_starts_from_what_is_measured() -> None:
     bench.layout.stream(row, bench.layout.streams.index("tool_velocity"))[:] = [0.1, 0, 0]
     bench.tick(row)
     assert row["executed_action"][0] == 0.24
+    row = bench.row(policy=[0.24, 0, 0])
+    bench.layout.stream(row, bench.layout.streams.index("tool_velocity"))[:] = [0.3, 0, 0]
+    bench.tick(row, requests=(Event.LOCK,))
+    assert row["executed_action"][0] == 0.24  # measured a little faster than allowed
     row = bench.row()
     row["receive_ns"][0] = -1
     row["requests"] = Event.LOCK.bit
@@ -709,7 +715,7 @@ def test_gate_that_goes_on_inside_the_workspace_sees_the_expert_leave_it() -> No
 
 @pytest.mark.parametrize("driven", [True, False])
 def test_gate_that_goes_on_eases_who_takes_over_from_somebody(driven: bool) -> None:
-    bench = Bench(contract=SHIPPED, auto_arm=False)
+    bench = Bench(contract=EASED, auto_arm=False)
     bench.tick(bench.row(), requests=(Event.ARM, Event.RESUME) if driven else (Event.ARM,))
     row = bench.row()
     bench.tick(row)
