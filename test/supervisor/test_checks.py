@@ -302,9 +302,8 @@ def test_responses_are_masks_of_their_reasons() -> None:
 
 def test_infinities_are_reasons_and_not_warnings() -> None:
     bench = Bench(contract=position_contract())
-    bench.drive(START, START)
     row = bench.row(np.inf, -np.inf)
-    row["observation"] = np.inf
+    row["observation"] = np.inf  # what is measured too: one infinity less another
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         reasons = bench.tick(row)
