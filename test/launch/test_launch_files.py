@@ -100,7 +100,12 @@ def test_parameter_file_holds_what_the_node_declares_with_its_defaults(
     if node == "policy":
         about = SimpleNamespace(name="pi_000", weights_sha256="", round=0)
         monkeypatch.setattr(module, "load_checkpoint", lambda folder, contract: (about, None))
-    extra = {"aggregator": {"out": str(tmp_path)}, "policy": {"policy": "pi_000"}}
+    faults = str(ROOT / "config" / "faults" / "example.yaml")
+    extra = {
+        "aggregator": {"out": str(tmp_path)},
+        "policy": {"policy": "pi_000"},
+        "fault_injector": {"faults": faults},
+    }
     needed = {"contract": str(contract_path("peg"))} | extra.get(node, {})
     context = rclpy.context.Context()
     rclpy.init(args=["--ros-args", "--params-file", str(parameter_file(node))], context=context, domain_id=ros_domain)
