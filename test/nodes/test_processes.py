@@ -80,6 +80,15 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain
         assert (rows["mode"] == Mode.HOLD).mean() < 0.5
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_node_shares_no_memory_whose_locks_would_outlive_it(ros_domain: int, tmp_path: Path) -> None:
+    with running_graph(ros_domain, tmp_path) as processes:
+        processes.start("mujoco_bridge", contract=contract_path("peg"))
+        processes.wait_for(lambda: processes.has_publishers("sim/tick"))
+        maps = Path(f"/proc/{processes.processes['mujoco_bridge'].pid}/maps").read_text()
+    assert "/dev/shm/fast" not in maps  # fastdds_, fastrtps_
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
