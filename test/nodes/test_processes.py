@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,82 +13,13 @@ from conftest import contract_path, weak_policy
 from dagger_ros.contract import Label, Mode, RowLayout, load_contract
 from dagger_ros.dataset import load_round, read_episode, read_rows
 
-rclpy = pytest.importorskip("rclpy")
-from rclpy.executors import SingleThreadedExecutor
-
+pytest.importorskip("rclpy")
 from dagger_ros.msg import GateDecision, SimTick
 from dagger_ros.nodes.qos import GraphQos
+from graph import PATIENCE_S, running_graph
 
 QOS = GraphQos(lockstep=False)
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.slow]
-
-# Not a measure of speed: how long a hung graph is waited for before the test fails.
-PATIENCE_S = 120.0
-
-
-class Graph:
-    """Node processes in one process group, and a node that listens to them."""
-
-    def __init__(self, context: Any, log: Path) -> None:
-        self.node = rclpy.create_node("listener", context=context)
-        self.executor = SingleThreadedExecutor(context=context)
-        self.executor.add_node(self.node)
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._log = log
-
-    def start(self, name: str, **parameters: object) -> None:
-        arguments = [
-            f"{key}:={str(value).lower() if isinstance(value, bool) else value}" for key, value in parameters.items()
-        ]
-        options = [item for argument in arguments for item in ("-p", argument)]
-        group = next(iter(self.processes.values())).pid if self.processes else 0
-        with (self._log / f"{name}.log").open("wb") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"dagger_ros.nodes.{name}", "--ros-args", *options],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=lambda: os.setpgid(0, group),
-            )
-
-    def wait_for(self, done: Callable[[], bool]) -> None:
-        end_ns = self.node.get_clock().now().nanoseconds + int(PATIENCE_S * 1e9)
-        while not done():
-            self.executor.spin_once(timeout_sec=1.0)
-            dead = {n: p.returncode for n, p in self.processes.items() if p.poll() is not None}
-            assert not dead, f"ended by themselves: {dead}\n{self.logs()}"
-            assert self.node.get_clock().now().nanoseconds < end_ns, f"nothing happened\n{self.logs()}"
-
-    def has_publishers(self, *topics: str) -> bool:
-        return all(self.node.count_publishers(topic) > 0 for topic in topics)
-
-    def logs(self) -> str:
-        return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(self._log.glob("*.log")))
-
-
-@contextmanager
-def graph(domain: int, log: Path) -> Iterator[Graph]:
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    result = Graph(context, log)
-    try:
-        yield result
-    finally:
-        for process in result.processes.values():
-            process.send_signal(signal.SIGINT)
-        codes = {}
-        for name, process in result.processes.items():
-            try:
-                codes[name] = process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                codes[name] = process.wait()
-        result.executor.shutdown()
-        result.node.destroy_node()
-        context.try_shutdown()
-    assert set(codes.values()) == {0}, f"{codes}\n{result.logs()}"
-    group = next(iter(result.processes.values())).pid
-    with pytest.raises(ProcessLookupError):
-        os.killpg(group, 0)  # nobody of the group is left
 
 
 @pytest.mark.parametrize("lockstep", [False, True], ids=["real_time", "lockstep"])
@@ -102,7 +29,7 @@ def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_doma
     sim_time = {"use_sim_time": True}
     successes: list[Any] = []
     modes: set[int] = set()
-    with graph(ros_domain, tmp_path) as processes:
+    with running_graph(ros_domain, tmp_path) as processes:
         processes.node.create_subscription(
             SimTick,
             "sim/tick",
@@ -129,7 +56,7 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain
     common = {"contract": contract_path("peg"), "use_sim_time": True}
     policy = weak_policy("peg", tmp_path / "pi_000")
     corrected: set[int] = set()
-    with graph(ros_domain, tmp_path) as processes:
+    with running_graph(ros_domain, tmp_path) as processes:
         processes.node.create_subscription(
             GateDecision,
             "supervisor/decision",
@@ -151,6 +78,15 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain
         rows = read_rows(bag, RowLayout(load_contract(contract_path("peg"))))
         assert (rows["seed"] == entry.seed).all()
         assert (rows["mode"] == Mode.HOLD).mean() < 0.5
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_node_shares_no_memory_whose_locks_would_outlive_it(ros_domain: int, tmp_path: Path) -> None:
+    with running_graph(ros_domain, tmp_path) as processes:
+        processes.start("mujoco_bridge", contract=contract_path("peg"))
+        processes.wait_for(lambda: processes.has_publishers("sim/tick"))
+        maps = Path(f"/proc/{processes.processes['mujoco_bridge'].pid}/maps").read_text()
+    assert "/dev/shm/fast" not in maps  # fastdds_, fastrtps_
 
 
 @pytest.mark.parametrize(
