@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import contract_path, weak_policy
 from dagger_ros.contract import Label, Mode, RowLayout, load_contract
+from dagger_ros.control import replay
 from dagger_ros.dataset import load_round, read_episode, read_rows
+from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
 
 pytest.importorskip("rclpy")
 from dagger_ros.msg import GateDecision, SimTick
@@ -19,6 +22,7 @@ from dagger_ros.nodes.qos import GraphQos
 from graph import PATIENCE_S, running_graph
 
 QOS = GraphQos(lockstep=False)
+OBJECTIONS = response_bits(*(response for response in Response if response is not Response.NOTE))
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.slow]
 
 
@@ -50,6 +54,9 @@ def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_doma
     assert info.seed == 3
     assert info.success
     assert (rows["label_source"] == Label.EXPERT).sum() > 10
+    # A recorded good run, decided again: nothing is refused or clamped that was not then.
+    again = replay(rows, Gate(contract, make_rule("bc", round_index=0), auto_arm=True))
+    assert not (again["reasons"] & np.uint64(OBJECTIONS) & ~rows["reasons"]).any()
 
 
 def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain: int, tmp_path: Path) -> None:
