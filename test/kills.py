@@ -25,7 +25,7 @@ from dagger_ros.nodes.qos import EVENT_QOS, GraphQos
 from dagger_ros.srv import ResetSim, StartEpisode
 from dagger_ros.supervisor import Reason, Response, response_bits
 from graph import PATIENCE_S, Graph, GraphError, running_graph
-from restless import braking_ticks, restless_policy
+from restless import restless_policy
 
 __all__ = ["EXPECTED", "NODES", "Kill", "KillRig", "killing"]
 
@@ -182,8 +182,7 @@ class KillRig:
         contract: Of the graph.
         rest_m: A tool that moves by less altogether is at rest: by the contract's resolution its sensor cannot tell
             that from one that stands still.
-        reaction_s: The largest of the contract's age limits, a tick in which it is seen, and one in which the plant
-            carries the stop out, s.
+        bound_s: The largest of the contract's age limits and two ticks, s.
     """
 
     def __init__(self, graph: Graph, folder: Path) -> None:
@@ -194,7 +193,7 @@ class KillRig:
         timing = contract.timing
         ages_s = [stream.max_age_s for stream in contract.streams.values()]
         ages_s += [timing.policy_max_age_s, timing.expert_max_age_s, timing.driver_timeout_s]
-        self.reaction_s = max(ages_s) + 2 * self._period_s
+        self.bound_s = max(ages_s) + 2 * self._period_s
         self._graph = graph
         self._watch = _Watch(graph.node, contract)
         self._clients: dict[str, Any] = {}
@@ -210,13 +209,6 @@ class KillRig:
         for name in self._parameters:
             self._start(name)
         self._wait_until_fresh()
-
-    def braking_s(self) -> float:
-        """How long the arm goes on, after the tick that first carries out a stop, until it is at rest, s.
-
-        Measured on the plant alone; no supervisor can shorten it.
-        """
-        return (braking_ticks(self.contract, CONTRACT, self._policy, self.rest_m) - 1) * self._period_s
 
     def drive(self) -> None:
         """What a person does so that the policy drives in a recorded episode, until the arm really moves."""

@@ -1,22 +1,16 @@
-"""A policy that keeps the arm of the peg moving, and how long that arm needs to brake."""
+"""A policy that keeps the arm of the peg moving."""
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dagger_ros.contract import Contract, RowLayout
-from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
-from dagger_ros.sim import load_plant
-from dagger_ros.supervisor.limits import Limiter
+from dagger_ros.policy import Checkpoint, save_checkpoint
 
-__all__ = ["braking_ticks", "restless_policy"]
-
-# More than enough to come to rest.
-_LONGEST_TICKS = 20
+__all__ = ["restless_policy"]
 
 
 def restless_policy(folder: Path, contract: Contract) -> Path:
@@ -57,40 +51,3 @@ def restless_policy(folder: Path, contract: Contract) -> Path:
     about = Checkpoint("pi_restless", 0, contract.sha256, 0, columns, actions, (), {})
     save_checkpoint(folder, about, {k: v.astype(np.float32) for k, v in tensors.items()})
     return folder
-
-
-def braking_ticks(contract: Contract, contract_path: Path, policy: Path, rest_m: float) -> int:
-    """Most ticks, from the first one that carries out a stop, until the tool comes no further than `rest_m`.
-
-    Of stops at many points of the way that the policy drives: by the ramp of the supervisor, and by the driver alone.
-    """
-    plant, (_, network) = load_plant(contract, contract_path), load_checkpoint(policy, contract)
-    layout, limiter = RowLayout(contract), Limiter(contract)
-    row, action, period_ns = layout.new(1)[0], np.zeros(layout.action_size), contract.timing.period_ns
-    tool = layout.streams.index("tool_position")
-
-    def look() -> Any:
-        for sample in plant.observe():
-            for index, values in sample.values:
-                layout.stream(row, index)[:] = values
-        return layout.stream(row, tool).copy()
-
-    most = 0
-    for driver_alone, ticks in product((False, True), range(30, 90, 3)):
-        plant.reset(ticks)
-        limiter.seed(0.0)
-        for tick in range(ticks):
-            look()
-            network.act(row["observation"], action)
-            limiter.limit(action, tick * period_ns, stop=False, scale=1.0)
-            plant.step(action)
-        places = [look()]
-        for tick in range(ticks, ticks + _LONGEST_TICKS):
-            action[:] = 0.0
-            limiter.limit(action, tick * period_ns, stop=True, scale=1.0)
-            plant.step(None if driver_alone else action)
-            places.append(look())
-        steps_m = np.linalg.norm(np.diff(places, axis=0), axis=1)
-        left_m = steps_m.sum() - np.cumsum(steps_m)  # after each tick
-        most = max(most, 1 + int(np.argmax(left_m <= rest_m)))
-    return most

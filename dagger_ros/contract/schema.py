@@ -386,6 +386,14 @@ class Contract(_Part):
         return tuple(dict.fromkeys(s.topic for s in self.streams.values()))
 
     @property
+    def recorder_max_age_s(self) -> float:
+        """Without a sign of life of the recorder for so long nobody drives an episode that is recorded.
+
+        Half of the largest age of a stream, so that the robot is at rest when the oldest stream would stop it.
+        """
+        return max(s.max_age_s for s in self.streams.values()) / 2
+
+    @property
     def horizon_ticks(self) -> int:
         """Control ticks of the longest episode."""
         return round(self.task.horizon_s * self.timing.control_rate_hz)

@@ -84,8 +84,7 @@ class Inbox:
         estop_s = contract.timing.estop_max_age_s
         self._estop_max_age_ns = None if estop_s is None else round(estop_s * 1e9)
         self._estop_ns, self._estop_pressed = NEVER_NS, False
-        # As fresh as what is observed: both stand for what would be lost.
-        self._recorder_max_age_ns = round(max(s.max_age_s for s in contract.streams.values()) * 1e9)
+        self._recorder_max_age_ns = round(contract.recorder_max_age_s * 1e9)
         self._recorder_ns, self._is_recorded = NEVER_NS, False
 
     @property

@@ -78,9 +78,8 @@ class AggregatorNode(ContractNode):
         self._definitions = {type_: message_definition(type_) for type_ in own}
         self.create_service(StartEpisode, "~/start_episode", self._on_start)
         self.create_service(StopEpisode, "~/stop_episode", self._on_stop)
-        # The supervisor holds when it does not hear of the recorder for the largest age of a stream.
-        largest_age_s = max(s.max_age_s for s in self.contract.streams.values())
-        self.create_steady_timer(min(1.0, largest_age_s / 3), self._on_timer)
+        # The supervisor holds when it does not hear of the recorder.
+        self.create_steady_timer(min(1.0, self.contract.recorder_max_age_s / 3), self._on_timer)
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """What is being recorded."""

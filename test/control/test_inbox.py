@@ -170,8 +170,8 @@ def test_estop_topic_is_heard_and_where_the_contract_says_so_missed() -> None:
 def test_recorder_is_missed_only_while_an_episode_is_under_way() -> None:
     inbox = Inbox(LAYOUT)
     inbox.put_recorder(True, NOW_NS)
-    assert reasons(inbox, NOW_NS + 250_000_000) == 0
-    assert reasons(inbox, NOW_NS + 250_000_001) == Reason.RECORDER_STALE
+    assert reasons(inbox, NOW_NS + 125_000_000) == 0
+    assert reasons(inbox, NOW_NS + 125_000_001) == Reason.RECORDER_STALE
     inbox.put_recorder(False, NOW_NS)
     assert reasons(inbox, NOW_NS * 100) == 0
 
