@@ -19,7 +19,7 @@ NEVER = -1
 # Rounding of differences and quotients; everything below is compared with this slack relative to the limit.
 SLACK = 1e-6
 DRIVEN = (Mode.POLICY, Mode.EXPERT)
-LIMITED = response_bits(Response.LIMIT)
+LIMITED, BLIND = response_bits(Response.LIMIT), response_bits(Response.LOCK)
 
 
 def contract_of(interface: str, *, jerk: bool = False) -> Contract:
@@ -182,7 +182,10 @@ class Referee:
         yield from self._driver(row, mode, reasons)
         # An episode that begins anew, an arming, and a driver that was left alone begin at rest.
         requests = int(row["requests"])
-        armed = self.measured is not None and self.before is Mode.LOCKED and mode is not Mode.LOCKED
+        fresh = not reasons & BLIND
+        armed = self.before is Mode.LOCKED and requests & Event.ARM.bit and fresh
+        armed |= self.before is Mode.ESTOP and requests & Event.RESET_ESTOP.bit
+        armed &= self.measured is not None
         if self.last_ns == NEVER or now_ns - self.last_ns > self.timeout_ns or requests & Event.LOCK.bit or armed:
             self._restart(row)
         self.before = mode

@@ -166,7 +166,7 @@ class Gate:
         if self._view.pressed_anew:
             self._waits_for_person = False
         if self._auto_arm and self.mode is Mode.LOCKED and fresh:
-            self._arm()
+            self._start_anew(Event.ARM)
             self.mode = next_mode(self.mode, Event.RESUME)
         if not self._waits_for_person:
             for event in self.rule.events(self.mode, takeover=self._view.pressed, resume=bool(intent & _WANTS_RESUME)):
@@ -189,16 +189,18 @@ class Gate:
     def _obey(self, fresh: bool, requests: int) -> None:
         """What people asked for since the last tick."""
         for event in events_of(requests):
-            if event is Event.ARM and self.mode is Mode.LOCKED and fresh:
-                self._arm()
+            if (event is Event.RESET_ESTOP and self.mode is Mode.ESTOP) or (
+                event is Event.ARM and self.mode is Mode.LOCKED and fresh
+            ):
+                self._start_anew(event)
             elif event is not Event.ARM:
                 self.mode = next_mode(self.mode, event)
             # What a person stopped or has just armed does not move before a person says so. A lock is no person's.
             self._waits_for_person = event is not Event.RESUME and not (event is Event.LOCK and self._auto_arm)
 
-    def _arm(self) -> None:
-        """Leads to HOLD; the robot may have been moved since, so motion starts from what is measured now."""
-        self.mode = next_mode(self.mode, Event.ARM)
+    def _start_anew(self, event: Event) -> None:
+        """Leads to HOLD; the robot may have been moved meanwhile, so motion starts from what is measured now."""
+        self.mode = next_mode(self.mode, event)
         if self._measures:
             self._limiter.last_ns = NEVER_NS
 
@@ -206,8 +208,7 @@ class Gate:
         limiter, now_ns = self._limiter, self._view.monotonic_ns
         reasons = _STOPPED.get(self.mode, 0)
         if self._is_idle():
-            blind = bool(bits & _LOCK)
-            limiter.seed(self._rest if blind else self._view.start)
+            limiter.seed(self._rest if bits & _LOCK else self._start())
         requested: Vector = row["requested_action"]
         stop = reasons != 0
         if self.mode is Mode.POLICY:
@@ -247,11 +248,12 @@ class Gate:
 
     def _start(self) -> Vector:
         """What the next action may differ from by one step: the last one, what is measured, or standstill."""
-        idle = self._is_idle()
-        if self._measures and (idle or self.mode is Mode.LOCKED):
+        if not self._is_idle():
+            return self._limiter.last
+        if self._measures:
             assert self._view.measured is not None
             if self._interface is Interface.POSITION:
                 return self._view.measured
             # A velocity that is measured a little outside its bounds is noise, and no reason to stand still.
             return np.clip(self._view.measured, self._limiter.lower, self._limiter.upper)
-        return self._rest if idle else self._limiter.last
+        return self._rest

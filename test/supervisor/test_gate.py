@@ -759,3 +759,26 @@ def test_expert_that_begins_outside_the_workspace_has_crossed_its_edge() -> None
     bench = Bench(BehaviourCloning(), contract=contract)
     assert bench.drive()["mode"] == Mode.HOLD
     assert bench.drive()["mode"] == Mode.EXPERT
+
+
+@pytest.mark.parametrize("stop", [Event.ESTOP, Event.LOCK])
+def test_robot_that_was_moved_while_stopped_is_not_pulled_back(stop: Event) -> None:
+    """What is sent gives way to where it is; and a reset starts from there."""
+    bench = Bench(contract=position_contract(tracking_limit=0.1), auto_arm=False)
+    joints = bench.layout.streams.index("joint_position")
+
+    def tick(angle: float, *requests: Event) -> Any:
+        row = bench.row(policy=angle, expert=angle)
+        bench.layout.stream(row, joints)[:] = angle
+        bench.tick(row, requests=requests)
+        return row
+
+    tick(0.0, Event.ARM)
+    tick(0.0, stop)
+    for i in range(40):
+        row = tick(min(0.5, 0.02 * i))
+    assert row["mode"] == (Mode.ESTOP if stop is Event.ESTOP else Mode.LOCKED)
+    assert abs(row["executed_action"][0] - 0.5) <= 0.1 + 1e-9
+    row = tick(0.5, Event.RESET_ESTOP, Event.ARM)
+    assert row["mode"] == Mode.HOLD
+    assert row["executed_action"].tolist() == [0.5] * 6
