@@ -27,11 +27,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "test"))
 
+from conftest import next_domain
 from dagger_ros.msg import GateDecision
 from dagger_ros.nodes.qos import GraphQos
 from graph import running_graph
 
-_DOMAIN = 98
 _STALL_S = 0.1
 _STALLS = 5
 # A tick after a late one is on time again, so it may follow sooner; a burst are several at once.
@@ -56,9 +56,9 @@ def main() -> int:
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     period_s = 1 / options.rate
-    os.environ["ROS_DOMAIN_ID"] = str(_DOMAIN)
+    os.environ["ROS_DOMAIN_ID"] = str(domain := next_domain())
     seen: list[tuple[int, int]] = []  # monotonic time and missed ticks of each decision
-    with tempfile.TemporaryDirectory() as folder, running_graph(_DOMAIN, Path(folder)) as graph:
+    with tempfile.TemporaryDirectory() as folder, running_graph(domain, Path(folder)) as graph:
 
         def on_decision(decision: Any) -> None:
             seen.append((decision.monotonic_ns, decision.missed_ticks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["ExpertIntent", "Intent", "InterventionReason", "Label", "Mode"]
+__all__ = ["Act", "ExpertIntent", "Intent", "InterventionReason", "Label", "Mode"]
 
 
 class Mode(enum.IntEnum):
@@ -45,12 +45,29 @@ class InterventionReason(enum.IntEnum):
     DEMONSTRATION = 10
 
 
+class Act(enum.IntEnum):
+    """What the operator does at the pad. The numbers are those of `msg/OperatorAct.msg`."""
+
+    TAKEOVER = 1
+    RELEASE = 2
+    ARM = 3
+    HOLD = 4
+    RESUME = 5
+    ESTOP = 6
+    SUCCESS = 7
+    FAILURE = 8
+    DISCARD = 9
+    UNDO = 10
+    REASON = 11
+
+
 class Intent(enum.IntFlag):
     """What the expert asks for, as it stands in a row. The numbers are those of `msg/GateDecision.msg`."""
 
     LABEL = 1
     TAKEOVER = 2
     RESUME = 4
+    UNATTENDED = 8
 
 
 @dataclass
@@ -62,13 +79,20 @@ class ExpertIntent:
         takeover: The expert wants control, or keeps it (deadman).
         resume: Control is explicitly given back to the policy.
         reason: Why the expert wants control.
+        unattended: A script, which has no deadman. Anybody else drives only while `takeover` or `label` is true.
     """
 
     label: bool = False
     takeover: bool = False
     resume: bool = False
     reason: InterventionReason = InterventionReason.NONE
+    unattended: bool = False
 
     def bits(self) -> int:
-        """The three wishes as a mask of `Intent`."""
-        return self.label * Intent.LABEL + self.takeover * Intent.TAKEOVER + self.resume * Intent.RESUME
+        """All but the reason as a mask of `Intent`."""
+        return (
+            self.label * Intent.LABEL
+            + self.takeover * Intent.TAKEOVER
+            + self.resume * Intent.RESUME
+            + self.unattended * Intent.UNATTENDED
+        )

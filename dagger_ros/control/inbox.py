@@ -84,6 +84,8 @@ class Inbox:
         estop_s = contract.timing.estop_max_age_s
         self._estop_max_age_ns = None if estop_s is None else round(estop_s * 1e9)
         self._estop_ns, self._estop_pressed = NEVER_NS, False
+        # The button of the pad is said again and again while it is pressed.
+        self._estop_act_ns, self._estop_act_age_ns = NEVER_NS, round(contract.timing.expert_max_age_s * 1e9)
         self._recorder_max_age_ns = round(contract.recorder_max_age_s * 1e9)
         self._recorder_ns, self._is_recorded = NEVER_NS, False
 
@@ -110,6 +112,10 @@ class Inbox:
     def put_estop(self, pressed: bool, receive_ns: int) -> None:
         """Takes what the topic estop says."""
         self._estop_pressed, self._estop_ns = pressed, receive_ns
+
+    def put_estop_act(self, receive_ns: int) -> None:
+        """Takes an emergency stop by the pad; it counts as pressed until it was not repeated for `expert_max_age_s`."""
+        self._estop_act_ns = receive_ns
 
     def put_recorder(self, is_recorded: bool, receive_ns: int) -> None:
         """Takes a sign of life of the aggregator, and whether an episode is under way."""
@@ -148,12 +154,14 @@ class Inbox:
         if self.expert is not None:
             row["operator_id"] = _ascii(self.expert.operator_id)
             expert = self.expert
-            row["expert_intent"] = ExpertIntent(expert.label, expert.takeover, expert.resume and resumes).bits()
+            resume = expert.resume and resumes
+            intent = ExpertIntent(expert.label, expert.takeover, resume, unattended=expert.unattended)
+            row["expert_intent"] = intent.bits()
             known = expert.reason in InterventionReason.__members__.values()
             row["expert_reason"] = expert.reason if known else InterventionReason.NONE
         row["requests"], self._requests = self._requests, 0
         bits = 0
-        if self._estop_pressed:
+        if self._estop_pressed or not _is_old(self._estop_act_ns, now_ns, self._estop_act_age_ns):
             bits |= int(Reason.ESTOP_PRESSED)
         if self._estop_max_age_ns is not None and _is_old(self._estop_ns, now_ns, self._estop_max_age_ns):
             bits |= int(Reason.ESTOP_STALE)

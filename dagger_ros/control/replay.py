@@ -12,8 +12,6 @@ __all__ = ["replay"]
 
 Rows = np.ndarray[Any, np.dtype[Any]]
 
-_OUTPUTS = ("requested_action", "executed_action")
-
 
 def replay(rows: Rows, gate: Gate) -> Rows:
     """Decides the rows of one episode again.
@@ -27,17 +25,14 @@ def replay(rows: Rows, gate: Gate) -> Rows:
         (T,) rows with the same inputs and what this gate made of them; the same bytes, if it is the same gate.
     """
     again = rows.copy()
-    again["reasons"] &= np.uint64(INPUT_BITS)
-    again["mode"] = again["intervention"] = again["intervention_reason"] = 0
-    for name in _OUTPUTS:
-        again[name] = np.nan
-    again["label_source"] = -1
-    gate.start_episode(max(int(rows[0]["seed"]), 0) if len(rows) else 0)
-    start = 0
-    if len(rows) and not rows[0]["requests"] & Event.LOCK.bit:
+    if not len(rows):
+        return again
+    gate.start_episode(max(int(rows[0]["seed"]), 0))
+    to_decide = again
+    if not rows[0]["requests"] & Event.LOCK.bit:
         gate.go_on_from(rows[0])
-        again[0] = rows[0]
-        start = 1
-    for row in again[start:]:
+        to_decide = again[1:]
+    to_decide["reasons"] &= np.uint64(INPUT_BITS)
+    for row in to_decide:
         gate.decide(row)
     return again

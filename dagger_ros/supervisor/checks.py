@@ -10,13 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Contract, Row, RowLayout
+from dagger_ros.contract import NEVER_NS, Fields, RowLayout
 from dagger_ros.supervisor.arrivals import LeakyBucket
-from dagger_ros.supervisor.limits import Vector
+from dagger_ros.supervisor.limits import Vector, beyond, finite, outside
 from dagger_ros.supervisor.reasons import Reason
 
 __all__ = ["CHECKS", "Check", "Proposal", "TickView"]
@@ -38,31 +37,34 @@ class Proposal:
     """
 
     def __init__(self, name: str, max_age_s: float, oldest_observation_ns: int) -> None:
-        self.name = name
+        self._receive_field, self._stamp_field, self._action_field = (
+            f"{name}_{field}" for field in ("receive_ns", "stamp_ns", "action")
+        )
         self.max_age_ns = round(max_age_s * 1e9)
         self.max_stamp_age_ns = self.max_age_ns + oldest_observation_ns
         self.never, self.stale, self.future, self.not_finite, self.jump = (
             int(Reason[f"{name.upper()}_{fault}"]) for fault in ("NEVER", "STALE", "FUTURE", "NOT_FINITE", "JUMP")
         )
         self.received: bool
+        self.received_ns: int
+        self.stamp_ns: int
         self.age_ns: int
         self.stamp_age_ns: int
         self.action: Vector
 
-    def read(self, row: Row, time_ns: int, monotonic_ns: int) -> None:
-        """Takes a row."""
-        received_ns = int(row[f"{self.name}_receive_ns"])
-        self.received = received_ns != NEVER_NS
-        self.age_ns = monotonic_ns - received_ns
-        self.stamp_age_ns = time_ns - int(row[f"{self.name}_stamp_ns"])
-        self.action = row[f"{self.name}_action"]
+    def read(self, row: Fields, time_ns: int, monotonic_ns: int) -> None:
+        """Takes the fields of a row."""
+        self.received_ns, self.stamp_ns = row[self._receive_field], row[self._stamp_field]
+        self.received = self.received_ns != NEVER_NS
+        self.age_ns, self.stamp_age_ns = monotonic_ns - self.received_ns, time_ns - self.stamp_ns
+        self.action = row[self._action_field]
 
 
 class TickView:
     """One tick as the checks see it.
 
     Args:
-        contract: Ages and limits.
+        layout: Of the rows; its contract gives ages and limits.
         doubt_limit: Largest doubt with which the policy may drive.
         policy_sha256: The only weights that may drive; empty: any.
 
@@ -73,12 +75,12 @@ class TickView:
         driving_sha256: Weights that control was given to; empty: the policy does not drive. The gate writes it.
     """
 
-    def __init__(self, contract: Contract, doubt_limit: float, policy_sha256: bytes) -> None:
-        layout = self._layout = RowLayout(contract)
+    def __init__(self, layout: RowLayout, doubt_limit: float, policy_sha256: bytes) -> None:
+        self._layout, contract = layout, layout.contract
         action, timing = contract.action, contract.timing
         ages_ns = [round(s.max_age_s * 1e9) for s in contract.streams.values()]
         self._seen = np.flatnonzero(layout.seen_by_policy)
-        self.max_age_ns = np.array(ages_ns)[self._seen]
+        self.max_age_ns = [ages_ns[i] for i in self._seen]
         self.future_ns = round(timing.future_tolerance_s * 1e9)
         self.clock_ns = self.future_ns + _CLOCK_PERIODS * timing.period_ns
         self.budget_ns = round(timing.latency_budget_s * 1e9)
@@ -92,9 +94,9 @@ class TickView:
         self._boxes = [(layout.streams.index(b.stream), np.array(b.lower), np.array(b.upper)) for b in action.workspace]
         self.last_time_ns: int
         self.last_monotonic_ns: int
-        self.unseen: bool
-        self.stamp_age_ns: Any
-        self.receive_age_ns: Any
+        # Plain numbers: for a few streams that takes a third of the time of an array.
+        self.received_ns: list[int]
+        self.stamps_ns: list[int]
         self.observation: Vector
         self.start: Vector
         self.measured: Vector | None = None
@@ -112,47 +114,47 @@ class TickView:
         self.late, self.flapping = LeakyBucket(), LeakyBucket()
         self._open_stamp_ns = self._answered_stamp_ns = NEVER_NS
 
-    def read(self, row: Row, *, takeover: bool) -> None:
+    def read(self, row: Fields, *, takeover: bool) -> None:
         """Takes the inputs of a row.
 
         Args:
-            row: Times, observations and proposals filled in; kept as a view until the next tick.
+            row: Its fields, with times, observations and proposals filled in; vectors are kept until the next tick.
             takeover: The deadman is pressed.
         """
         self.last_time_ns, self.last_monotonic_ns = self.time_ns, self.monotonic_ns
-        self.time_ns, self.monotonic_ns = int(row["time_ns"]), int(row["monotonic_ns"])
-        received, stamps = row["receive_ns"][self._seen], row["stamp_ns"][self._seen]
-        self.unseen = bool((received == NEVER_NS).any())
-        self.stamp_age_ns, self.receive_age_ns = self.time_ns - stamps, self.monotonic_ns - received
+        self.time_ns, self.monotonic_ns = row["time_ns"], row["monotonic_ns"]
+        self.received_ns = row["receive_ns"][self._seen].tolist()
+        self.stamps_ns = row["stamp_ns"][self._seen].tolist()
+        self.unseen = NEVER_NS in self.received_ns
         self.observation = row["observation"]
         if self._measured is not None:
             self.measured = self._layout.stream(row, self._measured)
         self.boxed = [(self._layout.stream(row, i), lower, upper) for i, lower, upper in self._boxes]
         self.policy.read(row, self.time_ns, self.monotonic_ns)
         self.expert.read(row, self.time_ns, self.monotonic_ns)
-        self.doubt, self.sha256 = float(row["doubt"]), bytes(row["policy_sha256"])
-        self._time_the_policy(row, received, stamps)
+        self.doubt, self.sha256 = row["doubt"], row["policy_sha256"]
+        self._time_the_policy()
         self._watch_the_deadman(takeover)
 
-    def _time_the_policy(self, row: Row, received: Any, stamps: Any) -> None:
+    def _time_the_policy(self) -> None:
         """Fills `late` with answers that took too long, and drains it with the others."""
-        newest = int(stamps.argmax())
-        answered_ns = int(row["policy_stamp_ns"])
-        if self._open_stamp_ns == NEVER_NS and int(stamps[newest]) > self._answered_stamp_ns:
-            self._open_stamp_ns, self._open_receive_ns = int(stamps[newest]), int(received[newest])
+        newest_ns = max(self.stamps_ns)
+        if self._open_stamp_ns == NEVER_NS and newest_ns > self._answered_stamp_ns:
+            self._open_stamp_ns = newest_ns
+            self._open_receive_ns = self.received_ns[self.stamps_ns.index(newest_ns)]
         if not self.policy.received or self._open_stamp_ns == NEVER_NS:
             return
-        if answered_ns < self._open_stamp_ns:
+        if self.policy.stamp_ns < self._open_stamp_ns:
             if self.monotonic_ns - self._open_receive_ns > self.budget_ns:
                 self.late.add()
             return
         # An answer to a newer observation says nothing of how long this one took.
-        took_ns = int(row["policy_receive_ns"]) - self._open_receive_ns
-        if answered_ns == self._open_stamp_ns and took_ns > self.budget_ns:
+        took_ns = self.policy.received_ns - self._open_receive_ns
+        if self.policy.stamp_ns == self._open_stamp_ns and took_ns > self.budget_ns:
             self.late.add()
         else:
             self.late.drain()
-        self._answered_stamp_ns, self._open_stamp_ns = answered_ns, NEVER_NS
+        self._answered_stamp_ns, self._open_stamp_ns = self.policy.stamp_ns, NEVER_NS
 
     def _watch_the_deadman(self, takeover: bool) -> None:
         if self.last_monotonic_ns != NEVER_NS:
@@ -172,17 +174,19 @@ def _observation_never(tick: TickView) -> int:
 def _observation_stale(tick: TickView) -> int:
     if tick.unseen:
         return 0
-    old = (tick.stamp_age_ns > tick.max_age_ns).any() or (tick.receive_age_ns > tick.max_age_ns).any()
-    return int(Reason.OBSERVATION_STALE) if old else 0
+    for stamp_ns, received_ns, max_age_ns in zip(tick.stamps_ns, tick.received_ns, tick.max_age_ns, strict=True):
+        if tick.time_ns - stamp_ns > max_age_ns or tick.monotonic_ns - received_ns > max_age_ns:
+            return int(Reason.OBSERVATION_STALE)
+    return 0
 
 
 def _observation_future(tick: TickView) -> int:
-    ahead = not tick.unseen and (tick.stamp_age_ns < -tick.future_ns).any()
+    ahead = not tick.unseen and max(tick.stamps_ns) - tick.time_ns > tick.future_ns
     return int(Reason.OBSERVATION_FUTURE) if ahead else 0
 
 
 def _observation_not_finite(tick: TickView) -> int:
-    bad = not tick.unseen and not np.isfinite(tick.observation).all()
+    bad = not tick.unseen and not finite(tick.observation)
     return int(Reason.OBSERVATION_NOT_FINITE) if bad else 0
 
 
@@ -198,12 +202,14 @@ def _tracking(tick: TickView) -> int:
     """A measured value that is not finite, or nothing emitted yet, is the business of other checks."""
     if tick.measured is None:
         return 0
-    return int(Reason.TRACKING) if (np.abs(tick.start - tick.measured) > tick.tracking).any() else 0
+    return int(Reason.TRACKING) if beyond(tick.start - tick.measured, tick.tracking) else 0
 
 
 def _workspace(tick: TickView) -> int:
-    outside = any(((values < lower) | (values > upper)).any() for values, lower, upper in tick.boxed)
-    return int(Reason.WORKSPACE) if outside else 0
+    for values, lower, upper in tick.boxed:
+        if outside(values, lower, upper):
+            return int(Reason.WORKSPACE)
+    return 0
 
 
 def _policy_late(tick: TickView) -> int:
@@ -241,12 +247,12 @@ def _proposal_future(tick: TickView, proposal: Proposal) -> int:
 
 
 def _proposal_not_finite(tick: TickView, proposal: Proposal) -> int:
-    return proposal.not_finite if proposal.received and not np.isfinite(proposal.action).all() else 0
+    return proposal.not_finite if proposal.received and not finite(proposal.action) else 0
 
 
 def _proposal_jump(tick: TickView, proposal: Proposal) -> int:
     """Too far to be clamped, so the whole frame is refused. From nothing there is no distance."""
-    return proposal.jump if (np.abs(proposal.action - tick.start) > tick.jump).any() else 0
+    return proposal.jump if beyond(proposal.action - tick.start, tick.jump) else 0
 
 
 def _of_policy(check: Callable[[TickView, Proposal], int], tick: TickView) -> int:

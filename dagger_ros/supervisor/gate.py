@@ -11,10 +11,9 @@ import math
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Contract, Intent, Interface, Label, Mode
-from dagger_ros.contract.row import Row
+from dagger_ros.contract import NEVER_NS, Contract, Fields, Intent, Interface, Label, Mode, Row, RowLayout
 from dagger_ros.supervisor.checks import CHECKS, TickView
-from dagger_ros.supervisor.limits import Limiter, Vector
+from dagger_ros.supervisor.limits import Limiter, Vector, finite
 from dagger_ros.supervisor.modes import Event, events_of, next_mode
 from dagger_ros.supervisor.reasons import Reason, Response, response_bits
 from dagger_ros.supervisor.rules import Rule
@@ -28,12 +27,19 @@ _HOLD_EXPERT = response_bits(Response.HOLD, Response.HOLD_EXPERT)
 _EXPERT_UNUSABLE = response_bits(Response.HOLD_EXPERT)
 # Without these the expert cannot be asked to help.
 _EXPERT_SILENT = int(
-    Reason.EXPERT_NEVER | Reason.EXPERT_STALE | Reason.EXPERT_FUTURE | Reason.EXPERT_CONTRACT | Reason.EXPERT_SEQUENCE
+    Reason.EXPERT_NEVER
+    | Reason.EXPERT_STALE
+    | Reason.EXPERT_FUTURE
+    | Reason.EXPERT_NOT_FINITE
+    | Reason.EXPERT_CONTRACT
+    | Reason.EXPERT_SEQUENCE
 )
 # As plain numbers: operations on flags are slow, and these are done at every tick.
 _TRACKING, _WORKSPACE, _HANDOVER = int(Reason.TRACKING), int(Reason.WORKSPACE), int(Reason.HANDOVER)
 _WANTS_LABEL, _WANTS_TAKEOVER, _WANTS_RESUME = int(Intent.LABEL), int(Intent.TAKEOVER), int(Intent.RESUME)
-_LOCK_REQUEST = Event.LOCK.bit
+# Whose expert may drive: a script, or a person with the deadman pressed, be it to drive or only to label.
+_CONSENTS = int(Intent.TAKEOVER | Intent.LABEL | Intent.UNATTENDED)
+_LOCK_REQUEST, _HOLD_REQUEST = Event.LOCK.bit, Event.HOLD.bit
 _STOPPED = {Mode.LOCKED: int(Reason.NOT_ARMED), Mode.HOLD: int(Reason.HELD), Mode.ESTOP: int(Reason.ESTOP)}
 
 
@@ -61,6 +67,7 @@ class Gate:
         policy_sha256: bytes = b"",
     ) -> None:
         action = contract.action
+        self._layout = RowLayout(contract)
         self.mode = Mode.LOCKED
         self.rule = rule
         self.checks = CHECKS
@@ -74,8 +81,9 @@ class Gate:
         # Where motion starts when nothing is known: a velocity from standstill, a position nowhere.
         self._rest = np.full(len(action.dimensions_), np.nan if action.interface is Interface.POSITION else 0.0)
         self._limiter = Limiter(contract)
-        self._view = TickView(contract, doubt_limit, policy_sha256)
+        self._view = TickView(self._layout, doubt_limit, policy_sha256)
         self._interventions = 0
+        self._begins = False
         self._waits_for_person = False
         self._was_outside = False
         self._driver: Mode | None = None  # who drove last; the first one after a lock takes over from nobody
@@ -87,23 +95,24 @@ class Gate:
         return self._interface is Interface.EFFORT or self._limiter.at_rest
 
     def start_episode(self, seed: int) -> None:
-        """Counts interventions from 0, and draws what is random in the rule from the seed."""
+        """Counts interventions anew, and draws what is random in the rule from the seed."""
         self.rule.start_episode(seed)
-        self._interventions = 0
+        self._begins = True
 
     def go_on_from(self, row: Row) -> None:
         """Takes a decided row as the gate's own last tick: how a recorded run is joined in the middle.
 
         What does not stand in a row is taken to be the safe one: a held robot waits for a person.
         """
-        self.mode = Mode(row["mode"])
-        self._view.read(row, takeover=bool(row["expert_intent"] & _WANTS_TAKEOVER))
+        fields = self._layout.fields(row)
+        self.mode = Mode(fields["mode"])
+        self._view.read(fields, takeover=bool(fields["expert_intent"] & _WANTS_TAKEOVER))
         self._view.driving_sha256 = self._view.sha256 if self.mode is Mode.POLICY else b""
         self._waits_for_person = self.mode is Mode.HOLD
-        self._was_outside = bool(row["reasons"] & np.uint64(_WORKSPACE))
+        self._was_outside = bool(fields["reasons"] & _WORKSPACE)
         self._driver = self.mode if self.mode in (Mode.POLICY, Mode.EXPERT) else None
-        self._interventions = int(row["intervention"])
-        self._limiter.seed(row["executed_action"])
+        self._interventions, self._begins = fields["intervention"], False
+        self._limiter.seed(fields["executed_action"])
         self._limiter.last_ns = self._view.monotonic_ns
 
     def final_stop(self) -> Vector:
@@ -120,20 +129,23 @@ class Gate:
                 and (from how messages came) `INPUT_BITS` of the reasons filled in. Mode, reasons, requested and
                 executed action, label and intervention are written.
         """
-        intent, requests = int(row["expert_intent"]), int(row["requests"])
-        if requests & _LOCK_REQUEST:
+        fields = self._layout.fields(row)
+        if fields["requests"] & _LOCK_REQUEST:
             self._forget()
+        if self._begins:
+            self._begins = False
+            self._interventions = int(self.mode is Mode.EXPERT)  # one that goes on is the first of this episode
         with np.errstate(all="ignore"):  # what is not a number is data here, and becomes a reason
-            self._decide(row, intent, requests)
+            self._decide(row, fields)
 
-    def _decide(self, row: Row, intent: int, requests: int) -> None:
-        view, before = self._view, self.mode
-        view.read(row, takeover=bool(intent & _WANTS_TAKEOVER))
+    def _decide(self, row: Row, fields: Fields) -> None:
+        view, before, intent = self._view, self.mode, fields["expert_intent"]
+        view.read(fields, takeover=bool(intent & _WANTS_TAKEOVER))
         view.start = self._start()
-        bits = int(row["reasons"])
+        bits = fields["reasons"]
         for check in self.checks:
             bits |= check(view)
-        self._change_mode(bits, intent, requests)
+        self._change_mode(bits, intent, fields["requests"])
         view.driving_sha256 = view.sha256 if self.mode is Mode.POLICY else b""
         if self.mode is Mode.EXPERT and before is not Mode.EXPERT:
             self._interventions += 1
@@ -141,12 +153,12 @@ class Gate:
             if self._driver not in (None, self.mode):
                 self._eased_until_ns = view.monotonic_ns + self._handover_ns
             self._driver = self.mode
-        bits |= self._execute(row, bits)
+        bits |= self._execute(fields, bits)
         driven = self.mode is Mode.EXPERT
         row["mode"] = self.mode
         row["reasons"] = bits
         row["intervention"] = self._interventions if driven else 0
-        row["intervention_reason"] = row["expert_reason"] if driven else 0
+        row["intervention_reason"] = fields["expert_reason"] if driven else 0
         labelled = bool(intent & _WANTS_LABEL) and not bits & _EXPERT_UNUSABLE
         label = self.rule.label(self.mode, expert_labels=labelled)
         row["label_source"] = Label.NONE if bits & _HANDOVER else label
@@ -163,14 +175,20 @@ class Gate:
         fresh = not bits & _LOCK
         if requests:
             self._obey(fresh, requests)
-        if self._view.pressed_anew:
+        if self._view.pressed_anew and not requests & _HOLD_REQUEST:
             self._waits_for_person = False
+        consents = bool(intent & _CONSENTS)
+        if self.mode is Mode.EXPERT and not consents:
+            self.mode = next_mode(self.mode, Event.RELEASE)  # whatever the rule
         if self._auto_arm and self.mode is Mode.LOCKED and fresh:
-            self._start_anew(Event.ARM)
-            self.mode = next_mode(self.mode, Event.RESUME)
+            self._take(Event.ARM)
+            self._take(Event.RESUME)
         if not self._waits_for_person:
             for event in self.rule.events(self.mode, takeover=self._view.pressed, resume=bool(intent & _WANTS_RESUME)):
-                self.mode = next_mode(self.mode, event)
+                if event is not Event.TAKEOVER or consents:
+                    self.mode = next_mode(self.mode, event)
+            if self._view.pressed:
+                self.mode = next_mode(self.mode, Event.TAKEOVER)  # whatever the rule
         outside = bool(bits & _WORKSPACE)
         crossed, self._was_outside = outside and not self._was_outside, outside
         if self.mode is Mode.POLICY and bits & self._hold_policy:
@@ -189,37 +207,33 @@ class Gate:
     def _obey(self, fresh: bool, requests: int) -> None:
         """What people asked for since the last tick."""
         for event in events_of(requests):
-            if (event is Event.RESET_ESTOP and self.mode is Mode.ESTOP) or (
-                event is Event.ARM and self.mode is Mode.LOCKED and fresh
-            ):
-                self._start_anew(event)
-            elif event is not Event.ARM:
-                self.mode = next_mode(self.mode, event)
+            if event is not Event.ARM or fresh:
+                self._take(event)
             # What a person stopped or has just armed does not move before a person says so. A lock is no person's.
             self._waits_for_person = event is not Event.RESUME and not (event is Event.LOCK and self._auto_arm)
 
-    def _start_anew(self, event: Event) -> None:
-        """Leads to HOLD; the robot may have been moved meanwhile, so motion starts from what is measured now."""
-        self.mode = next_mode(self.mode, event)
-        if self._measures:
+    def _take(self, event: Event) -> None:
+        """A wish of a person; a robot that was stopped may have been moved, so motion starts from what is measured."""
+        before, self.mode = self.mode, next_mode(self.mode, event)
+        if self._measures and before in (Mode.LOCKED, Mode.ESTOP) and self.mode is Mode.HOLD:
             self._limiter.last_ns = NEVER_NS
 
-    def _execute(self, row: Row, bits: int) -> int:
+    def _execute(self, fields: Fields, bits: int) -> int:
         limiter, now_ns = self._limiter, self._view.monotonic_ns
         reasons = _STOPPED.get(self.mode, 0)
         if self._is_idle():
             limiter.seed(self._rest if bits & _LOCK else self._start())
-        requested: Vector = row["requested_action"]
+        requested: Vector = fields["requested_action"]
         stop = reasons != 0
         if self.mode is Mode.POLICY:
-            requested[:] = row["policy_action"]
+            requested[:] = fields["policy_action"]
         elif self.mode is Mode.EXPERT:
-            requested[:] = row["expert_action"]
+            requested[:] = fields["expert_action"]
         else:
             requested[:] = self._stop_action(blocked=bool(bits & _TRACKING) and not bits & _LOCK)
-        executed: Vector = row["executed_action"]
+        executed: Vector = fields["executed_action"]
         executed[:] = requested
-        if not np.isfinite(executed).all():
+        if not finite(executed):
             return reasons  # nothing to send: an effort interface at rest, a position that was never measured
         if not limiter.in_bounds:
             executed[:] = np.nan  # no command is both within the bounds and near enough; a person must move it
@@ -228,7 +242,7 @@ class Gate:
         reasons |= limiter.limit(executed, now_ns, stop=stop, scale=self._handover_scale if eased else 1.0)
         if not reasons & _HANDOVER:
             self._eased_until_ns = NEVER_NS
-        if not np.isfinite(executed).all():
+        if not finite(executed):
             executed[:] = np.nan
             return reasons | int(Reason.OUTPUT_NOT_FINITE)
         return reasons
@@ -255,5 +269,5 @@ class Gate:
             if self._interface is Interface.POSITION:
                 return self._view.measured
             # A velocity that is measured a little outside its bounds is noise, and no reason to stand still.
-            return np.clip(self._view.measured, self._limiter.lower, self._limiter.upper)
+            return np.clip(self._view.measured, *self._limiter.bounds)
         return self._rest

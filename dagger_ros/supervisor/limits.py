@@ -14,9 +14,10 @@ import numpy as np
 from dagger_ros.contract import NEVER_NS, Contract, Interface
 from dagger_ros.supervisor.reasons import Reason
 
-__all__ = ["Limiter", "Vector"]
+__all__ = ["Limiter", "Vector", "beyond", "finite", "outside"]
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
+_Span = tuple[Vector, Vector]
 
 # Of a period: below, there is too little time to tell a speed by; above, ticks were missed.
 _SHORTEST_STEP = 0.1
@@ -27,6 +28,8 @@ _ROUNDING = 1e-9
 _BOUND, _RATE = int(Reason.CLAMPED_BOUND), int(Reason.CLAMPED_RATE)
 _ACCELERATION, _JERK = int(Reason.CLAMPED_ACCELERATION), int(Reason.CLAMPED_JERK)
 _JERK_EXCEEDED, _HANDOVER = int(Reason.JERK_EXCEEDED), int(Reason.HANDOVER)
+# Signs of the way to the lower and to the upper end of a reach.
+_SIDES = np.array([[-1.0], [1.0]])
 
 
 class Limiter:
@@ -39,8 +42,10 @@ class Limiter:
         contract: Gives bounds and limits.
 
     Attributes:
+        bounds: Lowest and highest action, (A,) each.
         last: (A,) the action that was emitted last, in its units; NaN: none, and none known to start from.
         last_ns: When, on the monotonic clock; `NEVER_NS`: no action was emitted since the last `seed`.
+        in_bounds: Whether what the next action starts from lies within the bounds; not where it is NaN.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -48,26 +53,23 @@ class Limiter:
         dimensions = action.dimensions_
         self._second_order = action.interface is Interface.POSITION
         self._period_ns = contract.timing.period_ns
-        self.lower = np.array([d.lower for d in dimensions])
-        self.upper = np.array([d.upper for d in dimensions])
-        nan = float("nan")
-        if self._second_order:
-            self._speed = np.array([d.velocity_limit or nan for d in dimensions])
-            self._up = self._down = np.array([d.acceleration_limit or nan for d in dimensions])
-        else:
-            self._up = np.array([d.acceleration_limit or d.rate_limit or nan for d in dimensions])
-            self._down = np.array([d.deceleration_limit or d.rate_limit or nan for d in dimensions])
+        self.bounds = np.array([d.lower for d in dimensions]), np.array([d.upper for d in dimensions])
+        # NaN: a limit that this interface does not have.
+        self._speed = np.array([d.velocity_limit or np.nan for d in dimensions])
+        self._up = np.array([d.acceleration_limit or d.rate_limit or np.nan for d in dimensions])
+        self._down = np.array([d.deceleration_limit or d.rate_limit or np.nan for d in dimensions])
         self._has_jerk = any(d.jerk_limit is not None for d in dimensions)
         self._jerk = np.array([d.jerk_limit or np.inf for d in dimensions])
+        self._twice_up = 2.0 * self._up
+        self._slack = self._speed * (self._period_ns * 1e-9 * _ROUNDING)
+        self._both_bounds = np.stack(self.bounds)
+        # Smallest difference that can be told between two actions.
+        self._grain = 8 * np.finfo(np.float64).eps * np.abs(self._both_bounds).max(axis=0)
         size = len(dimensions)
         self.last, self._slope, self._curve = np.empty(size), np.empty(size), np.empty(size)
         self.last_ns: int
+        self.in_bounds: bool
         self.seed(np.nan)
-
-    @property
-    def in_bounds(self) -> bool:
-        """Whether what the next action starts from lies within the bounds; not where it is NaN."""
-        return bool(((self.last >= self.lower) & (self.last <= self.upper)).all())
 
     @property
     def at_rest(self) -> bool:
@@ -82,13 +84,14 @@ class Limiter:
         """
         self.last[:] = start
         self.last_ns = NEVER_NS
+        self.in_bounds = bool(((self.last >= self.bounds[0]) & (self.last <= self.bounds[1])).all())
         self._slope[:] = self._curve[:] = 0.0
 
     def limit(self, action: Vector, now_ns: int, *, stop: bool, scale: float) -> int:
         """Brings an action within the limits and takes it as emitted.
 
         Args:
-            action: (A,) float64, finite, changed in place. `last` must be finite and within the bounds.
+            action: (A,) float64, finite, changed in place; only where `in_bounds`.
             now_ns: Monotonic time.
             stop: It is a stop: as fast as the limits allow, whatever the jerk.
             scale: Factor on the motion limits for a new driver; 1 for one that has control.
@@ -106,97 +109,117 @@ class Limiter:
             elapsed_ns = int(_LONGEST_STEP * self._period_ns)
             self._slope[:] = self._curve[:] = 0.0
         step_s = elapsed_ns * 1e-9
-        bits = _BOUND if ((action < self.lower) | (action > self.upper)).any() else 0
-        low, high, motion_bits = self._reach(action, step_s)
-        bits |= motion_bits
-        if not stop:
-            bits |= self._ease(action, low, high, step_s, scale)
-        _clip(action, low, high)
-        _clip(action, self.lower, self.upper)
-        slope = (action - self.last) / step_s
+        reach = self._reach(step_s, 1.0)
+        wanted = action.copy()
+        self._bring_within(action, reach)
+        bits = self._broken(wanted, reach, step_s) if np.count_nonzero(action != wanted) else 0
+        if scale < 1.0 and not stop:
+            gentle = self._reach(step_s, scale)
+            if outside(action, *gentle):
+                bits |= _HANDOVER
+                _clip(action, *gentle)
+                self._bring_within(action, reach)
         if self._has_jerk:
-            bend = slope - self._slope
-            if self._second_order:
-                bend = bend / step_s - self._curve
-            if (np.abs(bend) > self._jerk * step_s * (1 + _ROUNDING)).any():
-                bits |= _JERK_EXCEEDED
+            bits |= self._bend(action, reach, step_s, stop)
+        slope = (action - self.last) / step_s
         if self._second_order:
-            self._curve[:] = (slope - self._slope) / step_s
-        self._slope[:] = slope
+            self._curve = (slope - self._slope) / step_s
+        self._slope = slope
         self.last[:] = action
         self.last_ns = now_ns
         return bits
 
-    def _reach(self, action: Vector, step_s: float) -> tuple[Vector, Vector, int]:
-        """Lowest and highest action that motion limits allow, and the bits of those that the action broke."""
+    def _bring_within(self, action: Vector, reach: _Span) -> None:
+        """The limits that always hold: those of motion, and last the bounds."""
+        _clip(action, *reach)
+        _clip(action, *self.bounds)
+
+    def _broken(self, action: Vector, reach: _Span, step_s: float) -> int:
+        """Bits of the bounds and motion limits that an action breaks."""
+        bits = _BOUND if outside(action, *self.bounds) else 0
         if not self._second_order:
-            low, high = self._first_order(step_s, 1.0)
-            return low, high, _RATE if ((action < low) | (action > high)).any() else 0
-        low, high = self._second_order_reach(step_s, 1.0)
-        wanted = (action - self.last) / step_s
-        bits = _RATE if (np.abs(wanted) > self._speed * (1 + _ROUNDING)).any() else 0
+            return bits | (_RATE if outside(action, *reach) else 0)
+        if beyond(action - self.last, self._speed * (step_s * (1 + _ROUNDING))):
+            return bits | _RATE
         # Of a position that is wanted beyond its bound only what lies within it is a matter of motion.
         inside = action.copy()
-        _clip(inside, self.lower, self.upper)
-        slack = _ROUNDING * self._speed * step_s
-        if not bits and ((inside < low - slack) | (inside > high + slack)).any():
-            bits = _ACCELERATION
-        return low, high, bits
+        _clip(inside, *self.bounds)
+        return bits | (_ACCELERATION if outside(inside, reach[0] - self._slack, reach[1] + self._slack) else 0)
 
-    def _first_order(self, step_s: float, scale: float) -> tuple[Vector, Vector]:
-        """Reach of a velocity or an effort: towards zero by the deceleration, away from it by the acceleration."""
-        up, down = self._up * scale, self._down * scale
-        to_zero_s = self.last / down
-        falling_s = np.minimum(np.maximum(to_zero_s, 0.0), step_s)
-        rising_s = np.minimum(np.maximum(-to_zero_s, 0.0), step_s)
-        low = self.last - down * falling_s - up * (step_s - falling_s)
-        high = self.last + down * rising_s + up * (step_s - rising_s)
-        return low, high
+    def _reach(self, step_s: float, scale: float) -> _Span:
+        """Lowest and highest action that the motion limits allow, these multiplied by a factor."""
+        if self._second_order:
+            reach = self._second_order_reach(step_s, scale)
+        else:
+            reach = self._first_order_reach(step_s * scale)
+        return reach[0], reach[1]
 
-    def _second_order_reach(self, step_s: float, scale: float) -> tuple[Vector, Vector]:
-        """Reach of a position: by the speed limit, the acceleration limit, and the room that braking needs.
+    def _first_order_reach(self, step_s: float) -> Vector:
+        """(2, A) of a velocity or an effort: towards zero by the deceleration, away from it by the acceleration."""
+        braking_s = self.last / self._down * -_SIDES
+        _clip(braking_s, 0.0, step_s)
+        way = self._down * braking_s + self._up * (step_s - braking_s)
+        reach: Vector = self.last + way * _SIDES
+        return reach
+
+    def _second_order_reach(self, step_s: float, scale: float) -> Vector:
+        """(2, A) of a position: by the speed limit, the acceleration limit, and the room that braking needs.
 
         After a step at speed v the way to rest is at most v^2 / (2 a), however the time is cut into ticks: it is a
         Riemann sum from below of the integral of v - a t. So v may solve v * step + v^2 / (2 a) = room. Braking as
         hard as possible stays within that room, so the reach is never empty.
         """
-        slowest = self._slope - scale * self._up * step_s
-        fastest = self._slope + scale * self._up * step_s
-        speed = scale * self._speed
-        low = np.maximum(-speed, -self._brakeable(self.last - self.lower, step_s))
-        high = np.minimum(speed, self._brakeable(self.upper - self.last, step_s))
-        _clip(low, slowest, fastest)
-        _clip(high, slowest, fastest)
-        return self.last + low * step_s, self.last + high * step_s
-
-    def _brakeable(self, room: Vector, step_s: float) -> Vector:
-        """Highest speed towards a bound that is this far away."""
-        speed: Vector = self._up * (np.sqrt(step_s * step_s + 2.0 * room / self._up) - step_s)
+        change = self._up * step_s
+        room: Vector = np.abs(self._both_bounds - self.last)
+        speed = room * self._twice_up
+        speed += change * change
+        np.sqrt(speed, out=speed)
+        speed -= change
+        np.minimum(speed, self._speed if scale == 1.0 else self._speed * scale, out=speed)
+        speed *= _SIDES
+        if scale != 1.0:
+            change *= scale
+        _clip(speed, self._slope - change, self._slope + change)
+        speed *= step_s
+        speed += self.last
         return speed
 
-    def _ease(self, action: Vector, low: Vector, high: Vector, step_s: float, scale: float) -> int:
-        """Limits that give way to the others: those of a hand-over, and jerk."""
-        bits = 0
-        if scale < 1.0:
-            reach = self._second_order_reach if self._second_order else self._first_order
-            gentle_low, gentle_high = reach(step_s, scale)
-            if ((action < gentle_low) | (action > gentle_high)).any():
-                bits = _HANDOVER
-                _clip(action, gentle_low, gentle_high)
-        if self._has_jerk:
-            _clip(action, low, high)  # what the others clamp is not the jerk's doing
-            middle = self.last + self._slope * step_s
-            bend = self._jerk * (step_s * step_s)
-            if self._second_order:
-                middle += self._curve * (step_s * step_s)
-                bend *= step_s
-            if (np.abs(action - middle) > bend * (1 + _ROUNDING)).any():
-                bits |= _JERK
-                _clip(action, middle - bend, middle + bend)
-        return bits
+    def _bend(self, action: Vector, reach: _Span, step_s: float, stop: bool) -> int:
+        """Limits jerk, which gives way to every other limit, and to a stop."""
+        middle = self.last + self._slope * step_s
+        time_to_bend = step_s * step_s
+        if self._second_order:
+            middle += self._curve * time_to_bend
+            time_to_bend *= step_s
+        slack = self._jerk * (time_to_bend * (1 + _ROUNDING)) + self._grain
+        if not beyond(action - middle, slack):
+            return 0
+        if stop:
+            return _JERK_EXCEEDED
+        wanted = action.copy()
+        bend = self._jerk * time_to_bend
+        _clip(action, middle - bend, middle + bend)
+        self._bring_within(action, reach)
+        bits = _JERK if np.count_nonzero(action != wanted) else 0
+        return bits | (_JERK_EXCEEDED if beyond(action - middle, slack) else 0)
 
 
-def _clip(values: Vector, low: Vector, high: Vector) -> None:
+def finite(values: Vector) -> bool:
+    """Whether no value is NaN or infinite."""
+    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
+
+
+def beyond(difference: Vector, limit: Vector) -> bool:
+    """Whether a magnitude is above its limit; NaN is not."""
+    return bool(np.count_nonzero(np.abs(difference) > limit))
+
+
+def outside(values: Vector, low: Vector, high: Vector) -> bool:
+    """Whether a value lies below the lowest or above the highest; NaN does not."""
+    return bool(np.count_nonzero((values < low) | (values > high)))
+
+
+def _clip(values: Vector, low: Vector | float, high: Vector | float) -> None:
     """In place; four times as fast as `np.clip` on a few numbers."""
     np.maximum(values, low, out=values)
     np.minimum(values, high, out=values)

@@ -88,11 +88,16 @@ class Reason(enum.IntFlag):
 
     def words(self) -> str:
         """Names of the bits that are set, as in `POLICY_STALE|HELD`; empty for none."""
-        return "|".join(str(bit.name) for bit in Reason if bit & self)
+        value = int(self)
+        return "|".join(name for bit, name in _NAMES if bit & value)
 
     def sentences(self) -> str:
         """What the bits that are set say to a person; empty for none."""
         return "; ".join(ABOUT[bit].words for bit in Reason if bit & self)
+
+
+# Plain numbers: a decision says its reasons at every tick, and operations on flags are 20 times as slow.
+_NAMES = tuple((int(bit), str(bit.name)) for bit in Reason)
 
 
 class About(NamedTuple):
@@ -175,7 +180,9 @@ ABOUT: Mapping[Reason, About] = {
         Response.HOLD_EXPERT,
         "the expert's action has not one number for each dimension of the action",
     ),
-    Reason.EXPERT_NOT_FINITE: About(Response.HOLD_EXPERT, "a number of the expert's action is NaN or infinite"),
+    Reason.EXPERT_NOT_FINITE: About(
+        Response.HOLD_EXPERT, "a number of the expert's action is NaN or infinite: a pad that is not believed?"
+    ),
     Reason.EXPERT_CONTRACT: About(Response.HOLD_EXPERT, "the expert node works under another contract"),
     Reason.EXPERT_OUT_OF_ORDER: About(
         Response.NOTE,

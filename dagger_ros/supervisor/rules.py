@@ -48,8 +48,8 @@ class BehaviourCloning:
         """Nothing to forget."""
 
     def events(self, mode: Mode, *, takeover: bool, resume: bool) -> Sequence[Event]:
-        """Takes over wherever that is possible."""
-        return (Event.TAKEOVER,)
+        """Takes over wherever that is possible; the policy never drives."""
+        return (Event.HOLD, Event.TAKEOVER) if mode is Mode.POLICY else (Event.TAKEOVER,)
 
     def label(self, mode: Mode, *, expert_labels: bool) -> Label:
         """The expert's, while it drives."""

@@ -33,6 +33,7 @@ def proposal(sequence: int, **changes: Any) -> Any:
         "action": [0.1, 0.2, 0.3],
         "label": True,
         "takeover": False,
+        "unattended": False,
         "resume": False,
         "reason": 4,
     }
@@ -249,3 +250,12 @@ def test_message_that_lacked_a_field_is_said_until_a_whole_one_comes() -> None:
         assert np.isnan(row["observation"][6:12]).all()
     inbox.streams.put(2, np.zeros(6), 2 * STEP_NS, 2 * STEP_NS)
     assert reasons(inbox) == 0
+
+
+def test_emergency_stop_of_the_pad_counts_until_it_is_not_repeated_any_more() -> None:
+    max_age_ns = round(PEG.timing.expert_max_age_s * 1e9)
+    inbox = Inbox(LAYOUT)
+    inbox.put_estop_act(NOW_NS - max_age_ns)
+    assert reasons(inbox) & Reason.ESTOP_PRESSED
+    inbox.put_estop_act(NOW_NS - max_age_ns - 1)
+    assert not reasons(inbox) & Reason.ESTOP_PRESSED

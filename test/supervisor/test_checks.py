@@ -107,8 +107,8 @@ def test_check_trips_beyond_its_limit_and_not_at_it(reason: Reason) -> None:
 def test_tripped_check_has_the_response_of_the_table(reason: Reason) -> None:
     reasons, mode = reasons_of(reason, beyond=True)
     expected = {Response.LOCK: Mode.LOCKED, Response.HOLD_POLICY: Mode.HOLD, Response.HOLD: Mode.HOLD}
-    # The policy drives: a fault of the expert's action is no reason to stop it, one of its channel is.
-    silent = Reason.EXPERT_NEVER | Reason.EXPERT_STALE | Reason.EXPERT_FUTURE
+    # The policy drives: a fault of the expert's action is no reason to stop it; that there is none, or no channel, is.
+    silent = Reason.EXPERT_NEVER | Reason.EXPERT_STALE | Reason.EXPERT_FUTURE | Reason.EXPERT_NOT_FINITE
     mode_for_expert = Mode.HOLD if reason & silent else Mode.POLICY
     assert mode is expected.get(ABOUT[reason].response, mode_for_expert), reasons.words()
 

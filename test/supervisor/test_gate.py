@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench import LIMIT, PEG, PERIOD_NS, STEP, Bench, changed, position_contract
-from dagger_ros.contract import Contract, ExpertIntent, Label, Mode
+from dagger_ros.contract import NEVER_NS, Contract, ExpertIntent, Label, Mode
 from dagger_ros.supervisor import BehaviourCloning, Dagger, Event, Gate, HumanGated, Reason, Rule
 
 EASED = changed(handover={"limit_scale": 0.5, "longest_s": 0.3})
@@ -167,11 +167,19 @@ def test_action_computed_from_an_old_observation_is_stale() -> None:
     assert bench.tick(row) & Reason.POLICY_STALE
 
 
-def test_fault_of_the_expert_does_not_stop_the_policy() -> None:
+def test_fault_in_one_action_of_the_expert_does_not_stop_the_policy() -> None:
     bench = Bench()
-    row = bench.row(policy=[0.1, 0, 0], expert=np.nan)
-    assert bench.tick(row) == Reason.EXPERT_NOT_FINITE
+    row = bench.row(policy=[0.1, 0, 0], expert=[5.0, 0, 0])
+    assert bench.tick(row) == Reason.EXPERT_JUMP
     assert row["mode"] == Mode.POLICY
+
+
+@pytest.mark.parametrize(("needs_expert", "mode"), [(True, Mode.HOLD), (False, Mode.POLICY)])
+def test_policy_does_not_drive_beside_an_expert_who_could_not_take_over(needs_expert: bool, mode: Mode) -> None:
+    bench = Bench(needs_expert=needs_expert)
+    row = bench.row(policy=[0.1, 0, 0], expert=np.nan)
+    assert bench.tick(row) & Reason.EXPERT_NOT_FINITE
+    assert row["mode"] == mode
 
 
 def test_arming_is_refused_while_an_observation_is_missing() -> None:
@@ -202,6 +210,22 @@ def test_estop_latches_over_everything() -> None:
     assert row["mode"] == Mode.HOLD
 
 
+def test_emergency_stop_and_its_reset_are_heard_by_who_cannot_see() -> None:
+    bench = Bench(auto_arm=False)
+    for event, mode in ((Event.ESTOP, Mode.ESTOP), (Event.HOLD, Mode.ESTOP)):
+        row = bench.row()
+        row["receive_ns"][0] = NEVER_NS
+        bench.tick(row, requests=(event,))
+        assert row["mode"] == mode
+    row = bench.row()
+    bench.tick(row)
+    assert row["mode"] == Mode.ESTOP  # latched
+    row = bench.row()
+    row["receive_ns"][0] = NEVER_NS
+    bench.tick(row, requests=(Event.RESET_ESTOP,))
+    assert row["mode"] == Mode.LOCKED
+
+
 BLIND = [BehaviourCloning(), Dagger(0.5), HumanGated()]
 
 
@@ -226,16 +250,66 @@ def test_hold_that_a_person_asked_for_lasts_until_a_person_resumes(rule: Rule) -
     for _ in range(20):
         assert bench.drive(policy=[0.1, 0, 0], takeover=True)["mode"] == Mode.HOLD
     bench.tick(bench.row(), ExpertIntent(), (Event.RESUME,))
-    assert bench.drive(policy=[0.1, 0, 0], resume=True)["mode"] in (Mode.POLICY, Mode.EXPERT)
+    assert bench.drive(policy=[0.1, 0, 0], takeover=True)["mode"] == Mode.EXPERT
 
 
 def test_arming_by_a_person_does_not_move_before_a_resume() -> None:
-    bench = Bench(BehaviourCloning(), auto_arm=False)
+    bench, script = Bench(BehaviourCloning(), auto_arm=False), ExpertIntent(unattended=True)
+    for request, mode in ((Event.ARM, Mode.HOLD), (None, Mode.HOLD), (Event.RESUME, Mode.EXPERT)):
+        row = bench.row(expert=[0.1, 0, 0])
+        bench.tick(row, script, () if request is None else (request,))
+        assert row["mode"] == mode
+
+
+BY_PERSONS = [BehaviourCloning(), Dagger(0.0), Dagger(0.5), Dagger(1.0), HumanGated()]
+
+
+@pytest.mark.parametrize("auto_arm", [False, True])
+@pytest.mark.parametrize("rule", BY_PERSONS, ids=["bc", "dagger0", "dagger0.5", "dagger1", "hg"])
+def test_person_drives_while_the_deadman_is_pressed_and_at_no_other_time(rule: Rule, auto_arm: bool) -> None:
+    bench = Bench(rule, auto_arm=auto_arm)
+    expert = [0.2, 0, 0]
+    bench.tick(bench.row(expert=expert), requests=(Event.ARM,))
+    bench.tick(bench.row(expert=expert), requests=(Event.RESUME,))
+    for _ in range(20):
+        assert bench.drive(expert=expert)["mode"] != Mode.EXPERT
+    for _ in range(3):
+        for _ in range(5):
+            assert bench.drive(expert=expert, takeover=True)["mode"] == Mode.EXPERT
+        for _ in range(20):  # letting go never leads back to the policy
+            assert bench.drive(expert=expert)["mode"] == Mode.HOLD
+
+
+def test_person_who_labels_in_the_shadow_is_mixed_in_only_with_the_deadman_pressed() -> None:
+    bench = Bench(Dagger(1.0), auto_arm=False)
     bench.tick(bench.row(), requests=(Event.ARM,))
-    assert bench.drive(expert=[0.1, 0, 0])["mode"] == Mode.HOLD
-    row = bench.row(expert=[0.1, 0, 0])
-    bench.tick(row, requests=(Event.RESUME,))
-    assert row["mode"] == Mode.EXPERT
+    bench.tick(bench.row(), requests=(Event.RESUME,))
+    assert bench.drive()["mode"] == Mode.POLICY
+    assert bench.drive(label=True)["mode"] == Mode.EXPERT
+    assert bench.drive()["mode"] == Mode.HOLD
+
+
+def test_hold_prevails_over_a_press_of_the_deadman_in_the_same_tick() -> None:
+    bench = Bench(auto_arm=False)
+    bench.tick(bench.row(), requests=(Event.ARM,))
+    bench.tick(bench.row(), requests=(Event.RESUME,))
+    row = bench.row()
+    bench.tick(row, ExpertIntent(takeover=True), (Event.HOLD,))
+    assert row["mode"] == Mode.HOLD
+    assert bench.drive(takeover=True)["mode"] == Mode.HOLD
+    bench.drive()
+    assert bench.drive(takeover=True)["mode"] == Mode.EXPERT
+
+
+def test_correction_that_goes_on_into_an_episode_is_its_first() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.drive()
+        assert bench.drive(takeover=True)["mode"] == Mode.EXPERT
+    bench.gate.start_episode(0)
+    assert bench.drive(takeover=True)["intervention"] == 1
+    bench.drive()
+    assert bench.drive(takeover=True)["intervention"] == 2
 
 
 def test_after_the_drivers_timeout_the_limit_starts_from_standstill() -> None:
@@ -601,6 +675,14 @@ def test_reasons_are_said_in_names_and_in_sentences() -> None:
     assert Reason(0).words() == Reason(0).sentences() == ""
 
 
+def joined(bench: Bench, row: Any) -> Bench:
+    """Another bench, whose gate goes on from the row."""
+    other = Bench(contract=bench.layout.contract, auto_arm=False)
+    other.now_ns = bench.now_ns
+    other.gate.go_on_from(row)
+    return other
+
+
 @pytest.mark.parametrize("contract", [PEG, position_contract()], ids=["velocity", "position"])
 @pytest.mark.parametrize("mode", [Mode.LOCKED, Mode.HOLD, Mode.POLICY, Mode.EXPERT, Mode.ESTOP])
 def test_gate_goes_on_from_a_recorded_row(contract: Contract, mode: Mode) -> None:
@@ -619,9 +701,7 @@ def test_gate_goes_on_from_a_recorded_row(contract: Contract, mode: Mode) -> Non
     row["policy_sha256"] = b"a" * 64
     bench.tick(row, intent)
     assert row["mode"] == mode
-    other = Bench(contract=contract, auto_arm=False)
-    other.now_ns = bench.now_ns
-    other.gate.go_on_from(row)
+    other = joined(bench, row)
     assert other.gate.mode is mode
     for sha256, wish in ((b"b", intent), (b"b", ExpertIntent(resume=True)), (b"b", ExpertIntent(takeover=True))):
         rows = []
@@ -640,9 +720,7 @@ def test_gate_that_goes_on_outside_the_workspace_knows_it() -> None:
     row = bench.row()
     bench.tick(row, ExpertIntent(takeover=True))
     assert row["mode"] == Mode.EXPERT
-    other = Bench(contract=contract, auto_arm=False)
-    other.now_ns = bench.now_ns
-    other.gate.go_on_from(row)
+    other = joined(bench, row)
     row = other.row()
     other.tick(row, ExpertIntent(takeover=True))
     assert row["mode"] == Mode.EXPERT  # no crossing
@@ -679,14 +757,6 @@ def test_reset_that_is_refused_leads_nowhere() -> None:
     row = bench.row()
     bench.tick(row, requests=(Event.RESET_ESTOP, Event.RESUME))
     assert row["mode"] == Mode.POLICY
-
-
-def joined(bench: Bench, row: Any) -> Bench:
-    """Another bench, whose gate goes on from the row."""
-    other = Bench(contract=bench.layout.contract, auto_arm=False)
-    other.now_ns = bench.now_ns
-    other.gate.go_on_from(row)
-    return other
 
 
 @pytest.mark.parametrize(("held", "mode"), [(True, Mode.HOLD), (False, Mode.EXPERT)])
@@ -735,9 +805,9 @@ def test_new_episode_begins_with_a_takeover_of_its_own() -> None:
     for _ in range(2):
         bench.gate.start_episode(0)
         row = bench.row()
-        bench.tick(row, requests=(Event.LOCK,))
+        bench.tick(row, ExpertIntent(unattended=True), (Event.LOCK,))
         assert (row["mode"], row["intervention"]) == (Mode.EXPERT, 1)
-        bench.drive()
+        bench.drive(unattended=True)
 
 
 def test_stop_is_not_slowed_down_by_a_jerk_limit() -> None:
@@ -757,8 +827,8 @@ def test_stop_is_not_slowed_down_by_a_jerk_limit() -> None:
 def test_expert_that_begins_outside_the_workspace_has_crossed_its_edge() -> None:
     contract = changed(workspace=[{"stream": "tool_position", "lower": [0.5, -1, -1], "upper": [1, 1, 1]}])
     bench = Bench(BehaviourCloning(), contract=contract)
-    assert bench.drive()["mode"] == Mode.HOLD
-    assert bench.drive()["mode"] == Mode.EXPERT
+    assert bench.drive(unattended=True)["mode"] == Mode.HOLD
+    assert bench.drive(unattended=True)["mode"] == Mode.EXPERT
 
 
 @pytest.mark.parametrize("stop", [Event.ESTOP, Event.LOCK])

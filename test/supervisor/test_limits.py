@@ -234,6 +234,23 @@ def test_jerk_of_a_velocity(sign: float) -> None:
     assert motion.go(sign * 0.149) == clamped(sign * (0.149 + 0.099 - bend), Reason.CLAMPED_JERK)
 
 
+def test_jerk_of_a_velocity_that_turns_round() -> None:
+    bend = JERK * T * T
+    assert Motion(velocity(jerk_limit=JERK), 0.05).go(-0.05) == clamped(0.05 - bend, Reason.CLAMPED_JERK)
+
+
+def test_rounding_is_no_jerk() -> None:
+    """At 1 kHz what a jerk limit allows in one tick is as small as the rounding of a position."""
+    content = position(jerk_limit=20.0).model_dump(mode="json", by_alias=True)
+    content["timing"]["control_rate_hz"] = 1000.0
+    limiter = Limiter(Contract.model_validate(content))
+    limiter.seed(2.2)
+    for i in range(1, 150):  # until the limit of the speed is near
+        action = np.full(6, 2.7 + 0.1 * math.sin(i))
+        bits = Reason(limiter.limit(action, i * 1_000_000, stop=False, scale=1.0))
+        assert bits & (Reason.CLAMPED_JERK | Reason.JERK_EXCEEDED) == Reason.CLAMPED_JERK
+
+
 def test_jerk_of_a_position() -> None:
     jerk = 20.0  # 1 rad/s^2 more in each tick
     bend = jerk * T**3
@@ -256,6 +273,14 @@ def test_jerk_gives_way_to_a_stop_and_says_so() -> None:
     _, bits = motion.go(float(motion.limiter.last[0]), stop=True)
     assert bits & Reason.JERK_EXCEEDED
     assert bits & Reason.CLAMPED_ACCELERATION
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_push_against_the_bound_is_no_matter_of_motion(sign: float) -> None:
+    assert Motion(position(), sign * 3.0).go(sign * 3.01) == clamped(sign * 3.0, Reason.CLAMPED_BOUND)
+    # A little before the bound there is too little room to stop on it at once.
+    _, bits = Motion(position(), sign * 2.99).go(sign * 3.01)
+    assert bits == Reason.CLAMPED_BOUND | Reason.CLAMPED_ACCELERATION
 
 
 def test_jerk_gives_way_to_a_bound_and_says_so() -> None:
