@@ -61,6 +61,7 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
 def by_joint_position(content: dict[str, Any], **limits: float) -> None:
     """Makes of the content of the peg's contract one of an arm that is commanded by joint positions."""
     motion = {"velocity_limit": 1.0, "acceleration_limit": 10.0, "jump_limit": 0.5, "tracking_limit": 0.3} | limits
+    content["expert"] = None  # its sticks move the tool
     content["action"] |= {
         "type": "std_msgs/msg/Float64MultiArray",
         "interface": "position",
@@ -74,11 +75,11 @@ def by_joint_position(content: dict[str, Any], **limits: float) -> None:
     }
 
 
-def weak_policy(task: str, folder: Path) -> Path:
+def weak_policy(task: str, folder: Path, *, contract: Contract | None = None, seed: int = 0) -> Path:
     """A policy that is bad enough for an operator to be needed: small random weights."""
-    contract = load_contract(contract_path(task))
+    contract = contract or load_contract(contract_path(task))
     layout = RowLayout(contract)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     sizes = (layout.observation_size, 32, layout.action_size)
     tensors: dict[str, Any] = {}
     for i in range(2):
@@ -92,5 +93,5 @@ def weak_policy(task: str, folder: Path) -> Path:
         "output_scale": np.array(half, np.float32),
     }
     columns, actions = layout.columns(), contract.action.dimensions
-    save_checkpoint(folder, Checkpoint("pi_000", 0, contract.sha256, 0, columns, actions, (), {}), tensors)
+    save_checkpoint(folder, Checkpoint(f"pi_{seed:03d}", 0, contract.sha256, 0, columns, actions, (), {}), tensors)
     return folder

@@ -108,7 +108,7 @@ class FaultLoop:
             action=[float(v) for v in action],
             label=True,
             reason=0,
-            **({"takeover": False, "resume": False} | intent),
+            **({"takeover": False, "resume": False, "unattended": False} | intent),
         )
 
     def _receive(self, topic: str, message: Any) -> None:

@@ -1,27 +1,32 @@
 """Reads a task contract (YAML) and gives what everything else is derived from: streams, limits, the row, its hash."""
 
-from dagger_ros.contract.codes import ExpertIntent, Intent, InterventionReason, Label, Mode
+from dagger_ros.contract.codes import Act, ExpertIntent, Intent, InterventionReason, Label, Mode
 from dagger_ros.contract.decision import DecisionWriter, read_decision
-from dagger_ros.contract.errors import ContractError, DaggerError
+from dagger_ros.contract.errors import ContractError, DaggerError, Problem
+from dagger_ros.contract.joystick import Joystick
 from dagger_ros.contract.load import load_contract, parse_contract
 from dagger_ros.contract.messages import StreamReader, TopicWriter, stamp_from_ns, stamp_ns
-from dagger_ros.contract.row import NEVER_NS, Row, RowLayout
+from dagger_ros.contract.row import NEVER_NS, Fields, Row, RowLayout
 from dagger_ros.contract.schema import Action, Contract, Goal, Interface, Stop, Stream
 
 __all__ = [
     "NEVER_NS",
+    "Act",
     "Action",
     "Contract",
     "ContractError",
     "DaggerError",
     "DecisionWriter",
     "ExpertIntent",
+    "Fields",
     "Goal",
     "Intent",
     "Interface",
     "InterventionReason",
+    "Joystick",
     "Label",
     "Mode",
+    "Problem",
     "Row",
     "RowLayout",
     "Stop",

@@ -11,9 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from dagger_ros.contract.errors import ContractError, DaggerError, Problem
+from dagger_ros.contract.fields import PATTERNS
+from dagger_ros.contract.joystick import joystick_problems
 from dagger_ros.contract.schema import (
     MOTION_LIMITS,
-    PATTERNS,
     Action,
     ActionDimension,
     Contract,
@@ -24,7 +25,7 @@ from dagger_ros.contract.schema import (
 )
 from dagger_ros.contract.types import IMAGE_TYPES, MESSAGE_TYPES, UNITS, FieldKind, parse_field
 
-__all__ = ["COMMAND_TYPES", "STOP_OF", "load_contract", "parse_contract", "problems_of"]
+__all__ = ["COMMAND_TYPES", "STOP_OF", "load_contract", "load_yaml", "parse_contract", "problems_of"]
 
 COMMAND_TYPES = (
     "std_msgs/msg/Float64MultiArray",
@@ -33,7 +34,9 @@ COMMAND_TYPES = (
     "geometry_msgs/msg/TwistStamped",
 )
 # What the nodes say to each other on; relative names, as in a contract.
-GRAPH_TOPICS = frozenset({"policy/action", "expert/action", "supervisor/decision", "episode", "estop", "sim/tick"})
+GRAPH_TOPICS = frozenset(
+    {"policy/action", "expert/action", "expert/act", "joy", "supervisor/decision", "episode", "estop", "sim/tick"}
+)
 # Zero is a stop only where the action is a velocity: sent as a position it slams the arm to its zero pose.
 STOP_OF = {
     Interface.VELOCITY: Stop.RAMP_TO_ZERO,
@@ -66,6 +69,17 @@ def _mapping_without_twins(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_twins)
 
 
+def load_yaml(text: str) -> Any:
+    """What a YAML text says; a key that stands twice is an error.
+
+    Raises:
+        yaml.YAMLError: If it is not YAML.
+        ValueError: If a value is none, as the date 2001-99-99.
+        RecursionError: If it is nested too deep.
+    """
+    return yaml.load(text, Loader=_UniqueKeyLoader)
+
+
 def load_contract(path: str | Path) -> Contract:
     """Loads and checks one contract file.
 
@@ -96,7 +110,9 @@ def parse_contract(text: str, *, source: str) -> Contract:
         ContractError: With every problem found.
     """
     try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
+        content = load_yaml(text)
+    except ValueError as error:
+        raise ContractError(source, [Problem("(top)", "values that YAML knows", str(error))]) from error
     except RecursionError as error:
         raise ContractError(source, [Problem("(top)", "YAML that is not nested so deep", "too many levels")]) from error
     except yaml.YAMLError as error:
@@ -130,6 +146,7 @@ _EXPECTED = {
     "greater_than": "a number > {gt:g}",
     "greater_than_equal": "a number >= {ge:g}",
     "less_than_equal": "a number <= {le:g}",
+    "less_than": "a number < {lt:g}",
     "finite_number": "a finite number",
     "enum": "one of {expected}",
     "literal_error": "{expected}",
@@ -241,6 +258,10 @@ def _fit_problems(contract: Contract) -> Iterator[Problem]:
     total = contract.splits.train + contract.splits.validation + contract.splits.stress
     if abs(total - 1) > 1e-9 or contract.splits.train == 0:
         yield Problem("splits", "shares that add up to 1, with train above 0", f"a sum of {total:g}")
+    if contract.expert is not None:
+        yield from joystick_problems("expert.joystick", contract.expert.joystick, contract)
+    elif contract.operator.source == "joystick":
+        yield Problem("expert.joystick", "what the axes and buttons do, since operator.source is joystick", "nothing")
     yield from _simulation_problems(contract)
 
 

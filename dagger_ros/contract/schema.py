@@ -8,13 +8,14 @@ import json
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from dagger_ros.contract.fields import Count, Flag, Name, NotNegative, Number, Part, Positive, Share, Text, Topic
+from dagger_ros.contract.joystick import Joystick
 from dagger_ros.contract.types import MESSAGE_TYPES, FieldKind, parse_field
 
 __all__ = [
     "MOTION_LIMITS",
-    "PATTERNS",
     "Action",
     "ActionDimension",
     "ActuatorsSource",
@@ -22,6 +23,7 @@ __all__ = [
     "Box",
     "Collection",
     "Contract",
+    "ExpertSection",
     "Goal",
     "Handover",
     "ImageStream",
@@ -42,28 +44,6 @@ __all__ = [
     "Timing",
     "ToolVelocityActuation",
 ]
-
-_NAME = r"^[a-z][a-z0-9_]*$"
-# No leading slash, so that a namespace can be put before it.
-_TOPIC = r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$"
-# What each pattern wants, for messages.
-PATTERNS = {
-    _NAME: "a name of lower case letters, digits and underscores",
-    _TOPIC: "a relative topic name, without a slash before it",
-}
-Name = Annotated[str, Field(pattern=_NAME)]
-Text = Annotated[str, Field(min_length=1)]
-Topic = Annotated[str, Field(pattern=_TOPIC)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Flag = Annotated[bool, Field(strict=True)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Interface(str, enum.Enum):
@@ -103,21 +83,21 @@ class Goal(str, enum.Enum):
     MINIMIZE = "minimize"
 
 
-class Robot(_Part):
+class Robot(Part):
     """The body that the data is of."""
 
     body: Text
     description: Text
 
 
-class Operator(_Part):
+class Operator(Part):
     """Who labels."""
 
     source: Literal["scripted", "joystick"]
     description: Text
 
 
-class Stream(_Part):
+class Stream(Part):
     """One vector of observations, read from one topic.
 
     Values have one unit. Two quantities of one message (positions and velocities) are two streams on one topic.
@@ -145,7 +125,7 @@ class Stream(_Part):
         return tuple(f"{f.name}[{i}]" for f in fields for i in range(f.start, f.stop))
 
 
-class ImageStream(_Part):
+class ImageStream(Part):
     """One camera."""
 
     topic: Topic
@@ -157,7 +137,7 @@ class ImageStream(_Part):
     max_age_s: Positive
 
 
-class ActionDimension(_Part):
+class ActionDimension(Part):
     """One number of the action, with the limits that the supervisor enforces.
 
     Which limits there are depends on the interface: see `MOTION_LIMITS`.
@@ -186,14 +166,14 @@ class ActionDimension(_Part):
         return ", ".join(f"{name.removesuffix('_limit')} {value:g}" for name, value in self.limits().items())
 
 
-class Handover(_Part):
+class Handover(Part):
     """How a new driver begins: from the last emitted command, under stricter limits, and without labels meanwhile."""
 
     limit_scale: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]  # factor on the motion limits
     longest_s: Positive  # they end when the driver's request passes unchanged, at the latest after so long
 
 
-class Box(_Part):
+class Box(Part):
     """Where the values of one stream must stay: a workspace of the tool, or the travel of joints."""
 
     stream: Name
@@ -201,7 +181,7 @@ class Box(_Part):
     upper: Annotated[tuple[Number, ...], Field(min_length=1)]
 
 
-class Action(_Part):
+class Action(Part):
     """The command: which message, what its numbers mean, how far and how fast they may go, and what stops it."""
 
     topic: Topic
@@ -226,7 +206,7 @@ class Action(_Part):
         return tuple(d.select for d in self.dimensions_)
 
 
-class Timing(_Part):
+class Timing(Part):
     """The clockwork: every limit here is enforced by the supervisor, or by the driver below it."""
 
     control_rate_hz: Positive
@@ -244,7 +224,7 @@ class Timing(_Part):
         return round(1e9 / self.control_rate_hz)
 
 
-class Metric(_Part):
+class Metric(Part):
     """The number that policies are compared by."""
 
     name: Name
@@ -253,7 +233,7 @@ class Metric(_Part):
     description: Text
 
 
-class Task(_Part):
+class Task(Part):
     """What is to be achieved."""
 
     description: Text
@@ -263,7 +243,7 @@ class Task(_Part):
     failure_labels: Annotated[dict[Name, Text], Field(min_length=1)]
 
 
-class Splits(_Part):
+class Splits(Part):
     """Share of the episodes for each use; decided per episode by a hash, so it never changes afterwards."""
 
     train: Share
@@ -271,20 +251,26 @@ class Splits(_Part):
     stress: Share
 
 
-class Collection(_Part):
+class ExpertSection(Part):
+    """How a person's hands become actions."""
+
+    joystick: Joystick
+
+
+class Collection(Part):
     """How much is collected, unless the command line says otherwise."""
 
     demonstrations: Count  # episodes of round 0
     episodes: Count  # of each further round
 
 
-class JointsSource(_Part):
+class JointsSource(Part):
     """Positions, velocities or actuator efforts of the joints that the stream selects."""
 
     kind: Literal["joints"]
 
 
-class PoseSource(_Part):
+class PoseSource(Part):
     """Pose of a site, in the frame of a body."""
 
     kind: Literal["pose"]
@@ -292,14 +278,14 @@ class PoseSource(_Part):
     relative_to: Text
 
 
-class BodySource(_Part):
+class BodySource(Part):
     """Pose in the world and velocity of a body, as odometry gives them."""
 
     kind: Literal["body"]
     body: Text
 
 
-class LidarSource(_Part):
+class LidarSource(Part):
     """Distances along rays in the xy plane of a site."""
 
     kind: Literal["lidar"]
@@ -309,21 +295,21 @@ class LidarSource(_Part):
     range_max_m: Positive
 
 
-class SensorSource(_Part):
+class SensorSource(Part):
     """Values of MuJoCo sensors, one after another."""
 
     kind: Literal["sensors"]
     names: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class ActuatorsSource(_Part):
+class ActuatorsSource(Part):
     """Each number of the action is the control of one MuJoCo actuator."""
 
     kind: Literal["actuators"]
     names: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class ToolVelocityActuation(_Part):
+class ToolVelocityActuation(Part):
     """The action is a linear velocity of a site; joint position actuators follow by damped least squares."""
 
     kind: Literal["tool_velocity"]
@@ -332,7 +318,7 @@ class ToolVelocityActuation(_Part):
     largest_error_rad: Positive  # between target and measured joint position
 
 
-class PlanarBaseActuation(_Part):
+class PlanarBaseActuation(Part):
     """The action is forward velocity and yaw rate of a base that slides on x and y and turns on yaw."""
 
     kind: Literal["planar_base"]
@@ -345,7 +331,7 @@ Source = Annotated[JointsSource | PoseSource | BodySource | LidarSource | Sensor
 Actuation = Annotated[ActuatorsSource | ToolVelocityActuation | PlanarBaseActuation, Field(discriminator="kind")]
 
 
-class Simulation(_Part):
+class Simulation(Part):
     """How a MuJoCo model stands for the robot."""
 
     model: Text  # MJCF file, relative to the contract
@@ -357,7 +343,7 @@ class Simulation(_Part):
     observation_noise: dict[Name, NotNegative]  # standard deviation per stream, in its unit
 
 
-class Contract(_Part):
+class Contract(Part):
     """One task on one robot. `load_contract` makes it from a file and checks how its parts fit together."""
 
     contract: Annotated[int, Field(strict=True, ge=1, le=1, description="version of this format")]
@@ -372,6 +358,7 @@ class Contract(_Part):
     action: Action
     collection: Collection
     splits: Splits
+    expert: ExpertSection | None = None
     simulation: Simulation | None = None
 
     @cached_property

@@ -61,7 +61,7 @@ class ScriptedLabeller:
     def __init__(self, expert: Expert) -> None:
         self.operator_id = expert.name
         self._expert = expert
-        self._intent = ExpertIntent(label=True, reason=InterventionReason.DEMONSTRATION)
+        self._intent = ExpertIntent(label=True, reason=InterventionReason.DEMONSTRATION, unattended=True)
 
     def start_episode(self, seed: int) -> None:
         """Nothing to forget."""

@@ -14,6 +14,8 @@ __all__ = ["OperatorSettings", "SimulatedOperator"]
 
 # Keeps the operator's draws apart from other uses of the same seed.
 _OPERATOR_STREAM = 2
+# A deadman that is pressed for so long without effect is let go.
+_PATIENCE_WITH_DEADMAN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class OperatorSettings:
         shortest_takeover_s: Control is kept at least for so long.
         agreement_s: Control goes back when the policy has agreed for so long.
         agreement: Share of `tolerance` below which the policy agrees (hysteresis).
+        lapse_share: Share of the reactions that come late, because the operator looked away.
+        lapse_s: How much later.
     """
 
     tolerance: float
@@ -39,6 +43,8 @@ class OperatorSettings:
     shortest_takeover_s: float
     agreement_s: float
     agreement: float
+    lapse_share: float
+    lapse_s: float
 
 
 class SimulatedOperator:
@@ -58,9 +64,10 @@ class SimulatedOperator:
         lower = np.array([d.lower for d in contract.action.dimensions_])
         upper = np.array([d.upper for d in contract.action.dimensions_])
         self._middle, self._half_range = (lower + upper) / 2, (upper - lower) / 2
-        self._seen_ticks = self._held_ticks = self._agreed_ticks = self._reaction_ticks = 0
+        self._seen_ticks = self._held_ticks = self._agreed_ticks = self._reaction_ticks = self._ignored_ticks = 0
         self._progress_at_takeover = 0.0
         self._window: deque[float] = deque(maxlen=1 + self._ticks(settings.patience_s))
+        self._wanted: Vector = np.full(len(lower), np.nan)
         self._rng = np.random.default_rng(0)
         self._intent = ExpertIntent()
         self._reset()
@@ -73,12 +80,17 @@ class SimulatedOperator:
     def label(self, row: Row, previous: Row | None, out: Vector) -> ExpertIntent:
         """The expert's action; it is a label only while the operator has control."""
         self._expert.act(row["privileged"], out)
+        before, self._wanted = self._wanted, out.copy()
         progress = self._expert.progress(row["privileged"])
         held = previous is not None and Mode(previous["mode"]) is Mode.HOLD
         self._intent.resume = held and not self._intent.takeover  # a robot that waits is sent on its way
         if previous is None or Mode(previous["mode"]) not in (Mode.POLICY, Mode.EXPERT):
+            self._ignored_ticks += self._intent.takeover
+            if self._ignored_ticks > self._ticks(_PATIENCE_WITH_DEADMAN_S):
+                self._reset()  # lets go, to press anew
             return self._intent
-        disagreement = self._disagreement(previous)
+        self._ignored_ticks = 0
+        disagreement = self._disagreement(previous["policy_action"], before)
         if self._intent.takeover:
             self._watch_for_hand_back(disagreement, progress)
         else:
@@ -127,17 +139,19 @@ class SimulatedOperator:
         self._intent.label = self._intent.takeover = self._intent.resume = False
         self._intent.reason = InterventionReason.NONE
         self._window.clear()
-        self._seen_ticks = self._held_ticks = self._agreed_ticks = self._reaction_ticks = 0
+        self._seen_ticks = self._held_ticks = self._agreed_ticks = self._reaction_ticks = self._ignored_ticks = 0
         self._progress_at_takeover = 0.0
 
-    def _disagreement(self, previous: Row) -> float:
-        """Distance of what the policy wanted (as the bounds let it through) from what the expert wanted."""
-        policy = np.clip((previous["policy_action"] - self._middle) / self._half_range, -1, 1)
-        expert = np.clip((previous["expert_action"] - self._middle) / self._half_range, -1, 1)
-        return float(np.linalg.norm(policy - expert))
+    def _disagreement(self, policy: Vector, wanted: Vector) -> float:
+        """Distance of what the policy wanted (as the bounds let it through) from what the operator had in mind."""
+        policy = np.clip((policy - self._middle) / self._half_range, -1, 1)
+        wanted = np.clip((wanted - self._middle) / self._half_range, -1, 1)
+        return float(np.linalg.norm(policy - wanted))
 
     def _draw_reaction(self) -> int:
         time_s = self._rng.normal(self._settings.reaction_s, self._settings.reaction_spread_s)
+        if self._rng.random() < self._settings.lapse_share:
+            time_s += self._settings.lapse_s
         return max(1, self._ticks(time_s))
 
     def _ticks(self, time_s: float) -> int:

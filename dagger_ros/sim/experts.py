@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dagger_ros.contract import Contract, DaggerError
-from dagger_ros.expert import Labeller, ScriptedLabeller, SimulatedOperator
-from dagger_ros.sim.tasks import TASKS
+from dagger_ros.expert import (
+    JoystickLabeller,
+    Labeller,
+    OperatorAtPad,
+    PadHands,
+    ScriptedLabeller,
+    SimulatedOperator,
+    plain_pad,
+)
+from dagger_ros.sim.tasks import TASKS, Task
 
-__all__ = ["LABELLERS", "labeller_of_rule", "make_labeller"]
+__all__ = ["LABELLERS", "labeller_of_rule", "make_labeller", "make_operator"]
 
-# scripted: labels every state. operator: a simulated person who takes over and hands back.
+# scripted: labels every state. operator: a simulated person who takes over and hands back, with the hands at a pad
+# where the contract has a mapping for one.
 LABELLERS = ("scripted", "operator")
 
 
@@ -24,15 +33,35 @@ def make_labeller(kind: str, contract: Contract) -> Labeller:
     """
     if kind not in LABELLERS:
         raise DaggerError(f"expert: expected one of {', '.join(LABELLERS)}, got {kind!r}")
+    if kind == "scripted":
+        return ScriptedLabeller(_task(contract).expert)
+    operator = make_operator(contract)
+    if contract.expert is None:
+        return operator
+    mapping = contract.expert.joystick
+    pad = plain_pad(mapping)
+    hands = PadHands(mapping, pad, contract)
+    joystick = JoystickLabeller(contract, mapping, pad, operator_id=operator.operator_id, shadow=False)
+    return OperatorAtPad(operator, joystick, hands)
+
+
+def make_operator(contract: Contract) -> SimulatedOperator:
+    """The simulated operator of the contract's task, without hands.
+
+    Raises:
+        DaggerError: If the contract has no simulated task.
+    """
+    task = _task(contract)
+    return SimulatedOperator(task.expert, task.operator, contract)
+
+
+def _task(contract: Contract) -> Task:
     if contract.simulation is None or contract.simulation.task not in TASKS:
         raise DaggerError(
-            f"expert {kind!r}: expected a contract with simulation.task, one of {', '.join(TASKS)}; "
+            f"expert: expected a contract with simulation.task, one of {', '.join(TASKS)}; "
             f"contract {contract.name} has none, and only those tasks have a scripted expert"
         )
-    task = TASKS[contract.simulation.task](contract)
-    if kind == "scripted":
-        return ScriptedLabeller(task.expert)
-    return SimulatedOperator(task.expert, task.operator, contract)
+    return TASKS[contract.simulation.task](contract)
 
 
 def labeller_of_rule(rule: str, round_index: int) -> str:

@@ -18,9 +18,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dagger_ros.contract import ContractError, DaggerError, stamp_from_ns, stamp_ns
+from dagger_ros.contract.errors import Problem
 from dagger_ros.contract.load import problems_of
 
-__all__ = ["Fault", "FaultInjector", "FaultKind", "load_faults", "set_numbers"]
+__all__ = ["Fault", "FaultInjector", "FaultKind", "lacks", "load_faults", "set_numbers"]
 
 
 class FaultKind(str, enum.Enum):
@@ -96,6 +97,15 @@ class _Faults(BaseModel):
     faults: Annotated[tuple[Fault, ...], Field(min_length=1)]
 
 
+# What `value` must be where not every number will do, and in words.
+_VALUES: dict[FaultKind, tuple[Callable[[float], bool], str]] = {
+    FaultKind.LOSE: (lambda value: value >= 1 and value.is_integer(), "a whole number >= 1"),
+    FaultKind.BURST: (lambda value: value >= 1 and value.is_integer(), "a whole number >= 1"),
+    FaultKind.DELAY: (lambda value: value > 0, "a number of seconds > 0"),
+    FaultKind.TAKEOVER: (lambda value: value in (0.0, 1.0), "1 (pressed) or 0"),
+}
+
+
 def load_faults(path: str | Path) -> tuple[Fault, ...]:
     """Reads a YAML file with a list `faults`.
 
@@ -110,6 +120,13 @@ def load_faults(path: str | Path) -> tuple[Fault, ...]:
         faults = _Faults.model_validate(content).faults
     except ValidationError as error:
         raise ContractError(str(path), problems_of(error)) from error
+    problems = [
+        Problem(f"faults.{i}.value", f"{_VALUES[fault.kind][1]} for {fault.kind.value}", f"{fault.value:g}")
+        for i, fault in enumerate(faults)
+        if fault.kind in _VALUES and not _VALUES[fault.kind][0](fault.value)
+    ]
+    if problems:
+        raise ContractError(str(path), problems)
     names = [fault.name for fault in faults]
     if len(set(names)) < len(names):
         raise DaggerError(f"{path}: expected each name once, got {', '.join(names)}")
@@ -207,6 +224,12 @@ class FaultInjector:
         return [_edited(message, lambda m: edit(m, value, count))]
 
 
+def lacks(kind: FaultKind, message: Any) -> str:
+    """What a message would need for this to happen to it; empty if it can happen."""
+    needed = _NEEDS.get(kind, ())
+    return "" if not needed or any(hasattr(message, name) for name in needed) else " or ".join(needed)
+
+
 def set_numbers(message: Any, number: float) -> None:
     """Every number of a message that nobody sent; a Bool is true unless the number is 0."""
     if isinstance(getattr(message, "data", None), bool):
@@ -244,14 +267,18 @@ def _numbers(message: Any) -> Iterator[tuple[Any, str]]:
             yield from _numbers(value)
 
 
+def _arrays(message: Any) -> list[tuple[Any, str]]:
+    return [(holder, name) for holder, name in _numbers(message) if not isinstance(getattr(holder, name), float)]
+
+
 def _set_first(message: Any, number: float) -> None:
     """In its first array, or in its first field where it has none."""
-    found = list(_numbers(message))
-    arrays = [(holder, name) for holder, name in found if not isinstance(getattr(holder, name), float)]
+    arrays = _arrays(message)
     for holder, name in arrays[:1]:
         getattr(holder, name)[0] = number
-    for holder, name in found[: not arrays]:
-        setattr(holder, name, number)
+    if not arrays:
+        for holder, name in list(_numbers(message))[:1]:
+            setattr(holder, name, number)
 
 
 def _change_all(message: Any, change: Callable[[float], float]) -> None:
@@ -270,8 +297,7 @@ def _shift_stamp(message: Any, value: float, _count: int) -> None:
 
 
 def _shorten(message: Any, _value: float, _count: int) -> None:
-    arrays = [(holder, name) for holder, name in _numbers(message) if not isinstance(getattr(holder, name), float)]
-    for holder, name in arrays[:1]:
+    for holder, name in _arrays(message)[:1]:
         setattr(holder, name, getattr(holder, name)[:-1])
 
 
@@ -302,6 +328,16 @@ def _flap(message: Any, _value: float, count: int) -> None:
     message.takeover = count % 2 == 0
 
 
+# A kind of fault that changes a field happens only to messages that have one of these.
+_NEEDS: dict[FaultKind, tuple[str, ...]] = {
+    FaultKind.SHIFT_STAMP: ("header", "clock"),
+    FaultKind.RENAME: ("name",),
+    FaultKind.REORDER: ("name",),
+    FaultKind.CONTRACT: ("contract_sha256",),
+    FaultKind.POLICY: ("policy_sha256",),
+    FaultKind.TAKEOVER: ("takeover",),
+    FaultKind.FLAP: ("takeover",),
+}
 _EDITS: dict[FaultKind, Callable[[Any, float, int], None]] = {
     FaultKind.SHIFT_STAMP: _shift_stamp,
     FaultKind.NOT_A_NUMBER: lambda message, _value, _count: _set_first(message, float("nan")),

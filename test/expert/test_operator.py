@@ -20,6 +20,8 @@ SETTINGS = OperatorSettings(
     shortest_takeover_s=0.2,
     agreement_s=0.1,
     agreement=0.5,
+    lapse_share=0.0,
+    lapse_s=0.5,
 )
 
 
@@ -118,3 +120,17 @@ def test_reaction_times_come_from_the_seed(seed: int) -> None:
 
     assert first_takeover(seed) == first_takeover(seed)
     assert len({first_takeover(s) for s in range(10)}) > 3
+
+
+def test_deadman_that_has_no_effect_is_let_go_to_be_pressed_anew() -> None:
+    watch = Watch()
+    watch.run(10, 1.0, moving=True)
+    pressed = []
+    for _ in range(30):  # something holds the robot, whoever presses
+        watch.previous["mode"] = Mode.HOLD
+        row = LAYOUT.new(1)[0]
+        row["privileged"] = 0.0
+        pressed.append(watch.operator.label(row, watch.previous, row["expert_action"]).takeover)
+    assert pressed[0]
+    assert pressed.index(False) == round(0.5 * PEG.timing.control_rate_hz)
+    assert not any(pressed[pressed.index(False) :])

@@ -12,7 +12,7 @@ from dagger_ros.contract import DaggerError
 
 pytest.importorskip("mujoco")
 from dagger_ros.sim import Fault, FaultInjector, FaultKind, load_faults
-from dagger_ros.sim.faults import set_numbers
+from dagger_ros.sim.faults import lacks, set_numbers
 
 S = 10**9
 
@@ -118,6 +118,16 @@ def test_every_kind_is_explained() -> None:
         ("faults: [{name: a, kind: drop, topic: t, duration_s: 0.0}]", "faults.0.duration_s: expected a number > 0"),
         ("faults: [{name: A b, kind: drop, topic: t}]", "faults.0.name"),
         ("faults: [{name: a, kind: drop, topic: t}, {name: a, kind: drop, topic: u}]", "each name once"),
+        *(
+            (f"faults: [{{name: a, kind: {kind}, topic: t, value: {value}}}]", f"faults.0.value: expected {words}")
+            for kind, value, words in [
+                ("lose", 0.5, "a whole number >= 1 for lose; found 0.5"),
+                ("burst", 0.0, "a whole number >= 1 for burst; found 0"),
+                ("burst", 2.5, "a whole number >= 1 for burst; found 2.5"),
+                ("delay", 0.0, "a number of seconds > 0"),
+                ("takeover", 2.0, "1 .pressed. or 0"),
+            ]
+        ),
         ("faults: [", "expected faults"),
         ("- 1", "expected a mapping"),
     ],
@@ -126,6 +136,13 @@ def test_wrong_file_is_refused_with_what_would_be_right(text: str, words: str, t
     (tmp_path / "f.yaml").write_text(text)
     with pytest.raises(DaggerError, match=words):
         load_faults(tmp_path / "f.yaml")
+
+
+def test_fault_that_cannot_happen_to_a_message_says_what_it_lacks() -> None:
+    assert lacks(FaultKind.RENAME, message()) == "name"
+    assert lacks(FaultKind.SHIFT_STAMP, SimpleNamespace()) == "header or clock"
+    for kind in (FaultKind.SHIFT_STAMP, FaultKind.FLAP, FaultKind.DROP, FaultKind.SCALE):
+        assert lacks(kind, message()) == ""
 
 
 def test_shipped_example_is_valid() -> None:

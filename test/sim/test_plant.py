@@ -231,6 +231,7 @@ def test_peg_that_never_moves_is_not_found() -> None:
 def test_contract_with_another_metric_or_label_than_the_task_gives_is_refused(tmp_path: Path) -> None:
     content = yaml.safe_load(contract_path("peg").read_text())
     content["simulation"]["model"] = str((contract_path("peg").parent.parent / "models" / "peg.xml").resolve())
+    content["expert"] = None
     content["task"]["failure_labels"] = {"not_found": "x"}
     with pytest.raises(DaggerError, match=r"task.failure_labels: expected .*; missing jammed"):
         load_plant(parse_contract(yaml.safe_dump(content), source=""), tmp_path / "c.yaml")

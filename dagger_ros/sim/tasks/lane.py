@@ -103,6 +103,8 @@ class LaneTask:
         shortest_takeover_s=0.5,
         agreement_s=0.2,
         agreement=0.5,
+        lapse_share=0.05,
+        lapse_s=0.5,
     )
 
     def __init__(self, contract: Contract) -> None:

@@ -80,6 +80,8 @@ class PegTask:
         shortest_takeover_s=0.4,
         agreement_s=0.05,
         agreement=0.5,
+        lapse_share=0.05,
+        lapse_s=0.5,
     )
     was_put_back = False
 
