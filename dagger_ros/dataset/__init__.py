@@ -1,5 +1,6 @@
 """Reads and writes what was recorded: bags of messages, and rounds of episodes with their provenance."""
 
+from dagger_ros.dataset.acts import act_of
 from dagger_ros.dataset.bag import BagWriter, RecordedTopic, read_rows
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
 from dagger_ros.dataset.rounds import (
@@ -20,6 +21,7 @@ __all__ = [
     "EpisodeInfo",
     "RecordedTopic",
     "Round",
+    "act_of",
     "check_round",
     "episode_folder",
     "finish_round",

@@ -18,12 +18,13 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from dagger_ros.contract import DaggerError, RowLayout, read_decision
+from dagger_ros.contract import Act, DaggerError, RowLayout, read_decision
 from dagger_ros.contract.files import write_file
+from dagger_ros.dataset.acts import undo
 
 __all__ = ["BagWriter", "RecordedTopic", "read_rows"]
 
-_DECISION = "dagger_ros/msg/GateDecision"
+_DECISION, _ACT = "dagger_ros/msg/GateDecision", "dagger_ros/msg/OperatorAct"
 # What a killed recorder can lose: about 0.3 s of a small robot's messages.
 _CHUNK_BYTES = 64 * 1024
 _FOREVER = {"sec": 9223372036, "nsec": 854775807}  # how ROS writes "no limit"
@@ -199,7 +200,7 @@ def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
         layout: Row of the contract that the bag was recorded under.
 
     Returns:
-        (T,) rows in the order of recording.
+        (T,) rows in the order of recording, without the labels that the operator took back.
 
     Raises:
         DaggerError: If it is not a whole bag, holds no decisions, or is of another contract.
@@ -210,7 +211,9 @@ def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
             if not connections:
                 topics = ", ".join(sorted(c.topic for c in reader.connections)) or "nothing"
                 raise DaggerError(f"{path}: expected a topic of type {_DECISION} in the bag; it has {topics}")
-            return _decisions(path, reader, connections, layout)
+            rows, recorded_ns = _decisions(path, reader, connections, layout)
+            undo(rows, np.searchsorted(recorded_ns, _undone_ns(reader), side="right").tolist())
+            return rows
     except DaggerError:
         raise
     except Exception as error:  # what a damaged file makes a decoder raise is not to be listed
@@ -219,25 +222,38 @@ def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
         ) from error
 
 
+def _undone_ns(reader: Reader) -> list[int]:
+    """When the operator's wishes to take a correction back were recorded."""
+    connections = [c for c in reader.connections if c.msgtype == _ACT]
+    typestore = _typestore(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
+    stamps = []
+    for _, recorded_ns, data in reader.messages(connections=connections) if connections else ():
+        act: Any = typestore.deserialize_cdr(data, _ACT)
+        if act.act == Act.UNDO:
+            stamps.append(recorded_ns)
+    return stamps
+
+
 def _decisions(
     path: Path, reader: Reader, connections: list[Connection], layout: RowLayout
-) -> np.ndarray[Any, np.dtype[Any]]:
+) -> tuple[np.ndarray[Any, np.dtype[Any]], list[int]]:
+    """The rows, and when each was recorded, ns."""
     typestore = _typestore(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
     rows = layout.new(sum(c.msgcount for c in connections))
-    count = 0
-    for connection, _, data in reader.messages(connections=connections):
+    times_ns: list[int] = []
+    for connection, recorded_ns, data in reader.messages(connections=connections):
         message: Any = typestore.deserialize_cdr(data, connection.msgtype)
         if message.contract_sha256 != layout.contract.sha256:
             raise DaggerError(
                 f"{path}: expected decisions under contract {layout.contract.sha256[:12]} ({layout.contract.name}), "
                 f"found {message.contract_sha256[:12]}; frames of different contracts do not mix"
             )
-        if not read_decision(message, rows[count]):
-            raise DaggerError(f"{path}: decision {count} has vectors of other sizes than its contract says")
-        count += 1
-    if count != len(rows):
-        raise DaggerError(f"{path}: expected {len(rows)} decisions as the bag's index says, found {count}")
-    return rows
+        if not read_decision(message, rows[len(times_ns)]):
+            raise DaggerError(f"{path}: decision {len(times_ns)} has vectors of other sizes than its contract says")
+        times_ns.append(recorded_ns)
+    if len(times_ns) != len(rows):
+        raise DaggerError(f"{path}: expected {len(rows)} decisions as the bag's index says, found {len(times_ns)}")
+    return rows, times_ns
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from dagger_ros.contract import DaggerError
 from dagger_ros.contract.files import write_file
@@ -35,6 +36,7 @@ class EpisodeInfo:
         failure: Failure label of the contract; empty with success.
         metric: The contract's metric; None: unknown.
         messages: Messages in the bag, by topic.
+        acts: What the operator did at the pad, in order: stamp_ns, act, and reason or failure where it has one.
     """
 
     round: int
@@ -51,6 +53,7 @@ class EpisodeInfo:
     failure: str
     metric: float | None
     messages: dict[str, int]
+    acts: list[dict[str, Any]]
     schema: str = _SCHEMA
 
 

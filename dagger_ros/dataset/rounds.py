@@ -20,6 +20,7 @@ import numpy as np
 from dagger_ros import __version__
 from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout
 from dagger_ros.contract.files import write_file
+from dagger_ros.dataset.acts import corrections
 from dagger_ros.dataset.bag import read_rows
 from dagger_ros.dataset.episode import ABOUT, BAG, read_episode
 
@@ -138,8 +139,9 @@ def finish_round(folder: Path, contract: Contract) -> Round:
     for i, info in infos.items():
         bag = episode_folder(folder, i) / BAG
         rows = read_rows(bag, layout)
-        starts = rows[np.flatnonzero(np.diff(rows["intervention"], prepend=0) > 0)]
-        reasons, counts = np.unique(starts["intervention_reason"], return_counts=True)
+        # A reason may be given in the middle of a correction: its last frame has it.
+        ends = rows[[run.stop - 1 for run in corrections(rows)]]
+        reasons, counts = np.unique(ends["intervention_reason"], return_counts=True)
         entries.append(
             EpisodeEntry(
                 episode=i,
@@ -152,7 +154,7 @@ def finish_round(folder: Path, contract: Contract) -> Round:
                 ticks=len(rows),
                 expert_labels=int((rows["label_source"] == Label.EXPERT).sum()),
                 expert_ticks=int((rows["mode"] == Mode.EXPERT).sum()),
-                takeovers=len(starts),
+                takeovers=len(ends),
                 takeover_reasons={
                     InterventionReason(r).name.lower(): int(n) for r, n in zip(reasons, counts, strict=True)
                 },

@@ -1,0 +1,51 @@
+"""What the operator did at the pad: as it stands in episode.json, and what it means for the labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import Act, InterventionReason, Label, stamp_ns
+
+__all__ = ["act_of", "corrections", "undo"]
+
+
+def act_of(message: Any) -> dict[str, Any]:
+    """An OperatorAct as data: `stamp_ns`, `act`, and `reason` or `failure` where it has one."""
+    known = message.act in Act.__members__.values()
+    act: dict[str, Any] = {
+        "stamp_ns": stamp_ns(message.header.stamp),
+        "act": Act(message.act).name.lower() if known else str(message.act),
+    }
+    if message.reason in InterventionReason.__members__.values() and message.reason:
+        act["reason"] = InterventionReason(message.reason).name.lower()
+    if message.failure:
+        act["failure"] = message.failure
+    return act
+
+
+def undo(rows: np.ndarray[Any, np.dtype[Any]], ticks: Sequence[int]) -> None:
+    """Takes the label from corrections that the operator took back.
+
+    Args:
+        rows: (T,) rows of one bag, in the order of recording, changed in place.
+        ticks: For each time that `undo` was pressed, how many of the rows had been recorded by then: it takes back the
+            last correction that had begun and was not taken back yet. By the order in the bag, which one clock made;
+            those of the nodes may differ.
+    """
+    left = corrections(rows)
+    for count in sorted(ticks):
+        begun = [run for run in left if run.start < count]
+        if begun:
+            rows["label_source"][begun[-1]] = Label.NONE
+            left.remove(begun[-1])
+
+
+def corrections(rows: np.ndarray[Any, np.dtype[Any]]) -> list[slice]:
+    """Where each correction lies; its number may be used again by a supervisor that was started anew."""
+    intervention = rows["intervention"]
+    edges = np.flatnonzero(np.diff(intervention, prepend=0, append=0))
+    return [slice(a, b) for a, b in itertools.pairwise(edges.tolist()) if intervention[a] > 0]
