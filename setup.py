@@ -11,6 +11,7 @@ NODES = {
     "policy": "dagger_ros.nodes.policy:main",
     "supervisor": "dagger_ros.nodes.supervisor:main",
     "expert_label": "dagger_ros.nodes.expert_label:main",
+    "simulated_operator": "dagger_ros.nodes.simulated_operator:main",
     "aggregator": "dagger_ros.nodes.aggregator:main",
     "mujoco_bridge": "dagger_ros.nodes.mujoco_bridge:main",
     "fault_injector": "dagger_ros.nodes.fault_injector:main",

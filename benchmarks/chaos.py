@@ -32,6 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "test"))
 
+from conftest import next_domain
 from dagger_ros.contract import Mode
 from graph import GraphError
 from kills import EXPECTED, NODES, Kill, KillRig, killing
@@ -48,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the graph is ended
     rng = np.random.default_rng(options.seed)
-    os.environ["ROS_DOMAIN_ID"] = str(domain := os.getpid() * 7 % 101 + 1)
+    os.environ["ROS_DOMAIN_ID"] = str(domain := next_domain())
     kills: list[Kill] = []
     violations: list[str] = []
     bound_s = 0.0

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="check a task contract and show what it says")
     check.add_argument("contract", type=Path, help="YAML file")
     check.set_defaults(run=_check)
+
+    joystick = verbs.add_parser("joystick", help="show live what each axis and button of a pad does under a contract")
+    joystick.add_argument("contract", type=Path, help="task contract with a section expert, a YAML file")
+    joystick.add_argument(
+        "--pad", default="xbox", help="a YAML file, or the name of one in config/joysticks (default: xbox)"
+    )
+    joystick.add_argument("--topic", default="joy", help="topic of joy_node (default: joy)")
+    joystick.add_argument("--pictures", type=int, help="end after so many pictures, ten a second (default: Ctrl-C)")
+    joystick.set_defaults(run=_joystick)
 
     run = verbs.add_parser("run", help="run DAgger in simulation, through the ROS graph")
     run.add_argument("--contract", type=Path, required=True, help="task contract, a YAML file")
@@ -162,6 +171,21 @@ def _print_contract(contract: Contract) -> None:
 
 def _listed(numbers: Sequence[float]) -> str:
     return ", ".join(f"{number:g}" for number in numbers)
+
+
+def _joystick(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from dagger_ros.nodes.joystick_monitor import JoystickMonitor
+
+    if options.pictures is not None and options.pictures < 1:
+        raise DaggerError(f"pictures: expected a whole number >= 1, got {options.pictures}")
+    monitor = JoystickMonitor(options.contract, options.pad)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        monitor.run(lambda picture: live.update(picture, refresh=True), topic=options.topic, pictures=options.pictures)
+    console.print()
 
 
 def _run(options: argparse.Namespace) -> None:

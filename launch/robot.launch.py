@@ -27,15 +27,32 @@ def generate_launch_description():
             "joy",
             default_value="false",
             choices=BOOLEAN,
-            description="true: start joy_node of the package joy; no expert of this version reads its topic yet",
+            description="true: start joy_node of the package joy, for expert:=joystick",
         ),
         ARGUMENTS["rule"],
         ARGUMENTS["round"],
         DeclareLaunchArgument(
             "expert",
             default_value="scripted",
-            choices=("scripted", "operator", "none"),
-            description="the task's scripted expert, the simulated operator that takes over, or no expert node",
+            choices=("scripted", "operator", "joystick", "none"),
+            description="the task's scripted expert, the simulated operator that takes over, a person at a pad, or "
+            "no expert node",
+        ),
+        DeclareLaunchArgument(
+            "pad",
+            default_value="xbox",
+            description="with expert:=joystick: a YAML file, or the name of one in config/joysticks",
+        ),
+        DeclareLaunchArgument(
+            "operator_id",
+            default_value="",
+            description="with expert:=joystick: who holds the pad; stands on each label",
+        ),
+        DeclareLaunchArgument(
+            "labels",
+            default_value="takeover",
+            choices=("takeover", "shadow"),
+            description="with expert:=joystick: the deadman takes control, or only says that the sticks are labels",
         ),
         ARGUMENTS["out"],
         ARGUMENTS["node_config"],
@@ -50,8 +67,10 @@ def graph(context):
     policy, out = given.policy(), given.path("out")
     rule, round_, expert = given.text("rule"), given.round(policy), given.text("expert")
     if given.demonstrations(round_, policy) and expert == "none":
-        raise RuntimeError("expert: expected scripted or operator, since the expert drives demonstrations; got none")
-    load_contract(contract)
+        raise RuntimeError("expert: expected one that drives, since demonstrations are the expert's; got none")
+    if expert == "joystick" and not given.text("operator_id"):
+        raise RuntimeError("operator_id: expected who holds the pad, since it stands on each label; got nothing")
+    timing = load_contract(contract).timing
     if given.flag("joy"):
         check_joy()
 
@@ -74,11 +93,13 @@ def graph(context):
     if policy is not None:
         nodes.append(node("policy", policy=str(policy)))
     if expert != "none":
-        nodes.append(node("expert_label", expert=expert))
+        hands = {name: given.text(name) for name in ("pad", "operator_id", "labels")}
+        nodes.append(node("expert_label", expert=expert, **hands))
     if out is not None:
         nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), simulation_seed=-1))
     if given.flag("joy"):
-        nodes.append(process("joy", "joy_node", []))
+        # A pad at rest repeats itself, three times within the age at which it would count as gone.
+        nodes.append(process("joy", "joy_node", [{"autorepeat_rate": max(20.0, 3 / timing.expert_max_age_s)}]))
     return nodes
 
 

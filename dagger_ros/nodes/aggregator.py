@@ -10,20 +10,21 @@ from typing import Any
 
 from rclpy.serialization import deserialize_message
 
-from dagger_ros.contract import DaggerError, stamp_from_ns, stamp_ns
+from dagger_ros.contract import Act, DaggerError, stamp_from_ns, stamp_ns
 from dagger_ros.dataset import (
     BagWriter,
     EpisodeInfo,
     RecordedTopic,
+    act_of,
     episode_folder,
     finish_round,
     recorded_episodes,
     write_episode,
 )
 from dagger_ros.dataset.episode import BAG
-from dagger_ros.msg import EpisodeEvent, GateDecision, SimTick
+from dagger_ros.msg import EpisodeEvent, GateDecision, OperatorAct, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, ContractNode, message_class, run_node
-from dagger_ros.nodes.qos import EVENT_QOS
+from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.nodes.share import message_definition
 from dagger_ros.nodes.spin import poll
 from dagger_ros.srv import ResetSim, StartEpisode, StopEpisode
@@ -33,6 +34,8 @@ __all__ = ["AggregatorNode", "main"]
 _GRAPH_TOPICS = {
     "policy/action": "dagger_ros/msg/PolicyAction",
     "expert/action": "dagger_ros/msg/ExpertAction",
+    "expert/act": "dagger_ros/msg/OperatorAct",
+    "joy": "sensor_msgs/msg/Joy",
     "supervisor/decision": "dagger_ros/msg/GateDecision",
     "episode": "dagger_ros/msg/EpisodeEvent",
     "sim/tick": "dagger_ros/msg/SimTick",
@@ -65,6 +68,7 @@ class AggregatorNode(ContractNode):
         self._sim_ns = 0
         self._last_decision: bytes | None = None
         self._problem = ""
+        self._acts: list[dict[str, Any]] = []
         self._next_seed = next_seed
         self._drives_simulation = next_seed >= 0
         # SimTicks that began and ended the episode, where the simulation is driven.
@@ -115,7 +119,7 @@ class AggregatorNode(ContractNode):
         self._episode = max(taken, default=-1) + 1
         self._bag = BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, self._definitions)
         self._seed, self._started_ns = seed, self._now_ns()
-        self._last_decision, self._problem = None, ""
+        self._last_decision, self._problem, self._acts = None, "", []
         self._first_tick = self._last_tick = None
         self._announce(EpisodeEvent.STARTED)
         return self._episode
@@ -155,6 +159,7 @@ class AggregatorNode(ContractNode):
             failure=failure,
             metric=None if math.isnan(metric) else metric,
             messages=bag.counts,
+            acts=self._acts,
         )
         try:
             bag.close()
@@ -185,6 +190,8 @@ class AggregatorNode(ContractNode):
                 qos = self.qos.sensor
             elif topic == "episode":
                 qos = EVENT_QOS
+            elif topic in ("joy", "expert/act"):
+                qos = ACT_QOS
             self.create_subscription(message_class(type_), topic, partial(self._record, topic), qos, raw=True)
             recorded[topic] = RecordedTopic(type_, reliable=topic not in observed, latched=topic == "episode")
         return recorded
@@ -204,6 +211,25 @@ class AggregatorNode(ContractNode):
         if topic == "supervisor/decision":
             self._last_decision = data
             self._stop_when_complete()
+        elif topic == "expert/act":
+            self._on_act(deserialize_message(data, OperatorAct))
+
+    def _on_act(self, act: Any) -> None:
+        """Keeps what the operator did, and ends the episode where that was the act."""
+        if act.contract_sha256 != self.contract.sha256:
+            return  # its buttons mean something else
+        data = act_of(act)
+        if self._acts and data["act"] == self._acts[-1]["act"] == "estop":
+            return  # said again and again while it is pressed
+        self._acts.append(data)
+        if act.act not in (Act.DISCARD, Act.SUCCESS, Act.FAILURE):
+            return
+        self._drain()  # what was sent before belongs to the episode
+        success, discard = act.act == Act.SUCCESS, act.act == Act.DISCARD
+        try:
+            self.stop(success=success, failure=act.failure, metric=math.nan, discard=discard)
+        except DaggerError as error:
+            self.get_logger().error(str(error))
 
     def _abandon(self, bag: BagWriter, error: OSError) -> None:
         """The disk does not take it: keeps what is there, and says so; nobody else is held up."""

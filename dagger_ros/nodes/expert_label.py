@@ -7,30 +7,50 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import ExpertIntent, read_decision, stamp_from_ns
+from dagger_ros.contract import DaggerError, ExpertIntent, read_decision, stamp_from_ns, stamp_ns
 from dagger_ros.control import newest_ns
 from dagger_ros.expert import Labeller
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
+from dagger_ros.nodes.joy_input import LABELS, JoyInput
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.sim.experts import LABELLERS, make_labeller
 
 __all__ = ["ExpertLabelNode", "main"]
 
+JOYSTICK = "joystick"
+
 
 class ExpertLabelNode(ContractNode):
-    """Labels whenever every stream brought something new, or at each tick of a lockstep simulation."""
+    """Labels whenever every stream brought something new, or at each tick of a lockstep simulation.
+
+    With a joystick it labels at each control period, and at once when the deadman is pressed or let go.
+    """
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
         super().__init__("expert_label", parameters, context, namespace)
-        kind = self.parameter("expert", "scripted", f"who labels: {', '.join(LABELLERS)}")
-        self._labeller: Labeller = make_labeller(kind, self.contract)
+        kind = self.parameter("expert", "scripted", f"who labels: {', '.join(LABELLERS)} or {JOYSTICK}")
+        given = {
+            "pad": self.parameter("pad", "xbox", "with joystick: a file, or the name of one in config/joysticks"),
+            "operator_id": self.parameter("operator_id", "", "with joystick: who holds the pad; stands on every label"),
+            "labels": self.parameter("labels", "takeover", f"with joystick: {' or '.join(LABELS)}"),
+            "horizon": self.parameter("horizon", 1, "with joystick: ticks that the policy learns at once, >= 1"),
+        }
+        if kind not in (*LABELLERS, JOYSTICK):
+            raise DaggerError(f"expert: expected one of {', '.join((*LABELLERS, JOYSTICK))}, got {kind!r}")
+        if kind == JOYSTICK and self.lockstep:
+            raise DaggerError("expert joystick: expected lockstep false, since a person lives in real time; got true")
+        self._joy = JoyInput(self, self._label, **given) if kind == JOYSTICK else None
+        self._labeller: Labeller = self._joy.labeller if self._joy else make_labeller(kind, self.contract)
+        # A person sees the robot, and no stream of the simulation's.
+        self._seen = self.layout.seen_by_policy if self._joy else self.layout.seen_by_expert
         self._row, self._previous = self.layout.new(2)
         self._has_previous = False
-        self._observations = ObservationInput(self, self._on_message)
+        self._observations = ObservationInput(self, self._on_message, privileged=self._joy is None)
         self._tick: Any = None
+        self._tick_ns = 0
         self._labels = 0
         self._episode = EpisodeWatch()
         self._intent = ExpertIntent()
@@ -50,7 +70,11 @@ class ExpertLabelNode(ContractNode):
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Whether it labels, and whether the expert has control."""
         count, self._labels = self._labels, 0
-        values = {"operator_id": self._labeller.operator_id, "actions_per_s": count}
+        values: dict[str, object] = {"operator_id": self._labeller.operator_id, "actions_per_s": count}
+        if self._joy is not None:
+            values |= self._joy.values()
+            if problem := self._joy.problem():
+                return LEVEL_WARN, problem, values
         if count == 0:
             return LEVEL_WARN, "no action in the last second: no new observations", values
         return LEVEL_OK, "the expert has control" if self._intent.takeover else "the expert watches", values
@@ -66,16 +90,19 @@ class ExpertLabelNode(ContractNode):
             self._start_episode(event.seed)
 
     def _start_episode(self, seed: int) -> None:
-        self._has_previous = False
+        # What was last sent still is where a pad's rate and relative axes start from.
+        self._has_previous = self._has_previous and self._joy is not None
         self._labeller.start_episode(max(seed, 0))
 
     def _on_decision(self, decision: Any) -> None:
         self._has_previous = read_decision(decision, self._previous)
+        if self._joy is not None and self._has_previous:
+            self._joy.count(self._previous)
         self._on_message()
 
     def _on_message(self) -> None:
         if not self.lockstep:
-            if self._observations.all_fresh():
+            if self._observations.all_fresh() and self._joy is None:
                 self._label()
             return
         tick = self._tick
@@ -87,24 +114,28 @@ class ExpertLabelNode(ContractNode):
         self._tick = None
         self._has_previous = self._has_previous and not tick.start
         self._observations.take_tick(tick)
-        self._message.tick = tick.tick
+        self._message.tick, self._tick_ns = tick.tick, stamp_ns(tick.header.stamp)
         self._label()
 
     def _on_timer(self) -> None:
-        if self._observations.any_fresh():
+        if self._joy is not None or self._observations.any_fresh():
             self._label()
 
     def _label(self) -> None:
         self._observations.fill(self._row)
+        # In lockstep the pad of a simulated operator lives in the time of the simulation.
+        self._row["monotonic_ns"] = self._tick_ns if self.lockstep else self.monotonic_ns()
         previous = self._previous if self._has_previous else None
         self._intent = intent = self._labeller.label(self._row, previous, self._action)
         message = self._message
         message.label, message.takeover, message.resume = intent.label, intent.takeover, intent.resume
-        message.reason = int(intent.reason)
-        stamp_from_ns(message.header.stamp, newest_ns(self._row, self.layout.seen_by_expert))
+        message.reason, message.unattended = int(intent.reason), intent.unattended
+        stamp_from_ns(message.header.stamp, newest_ns(self._row, self._seen))
         self._publisher.publish(message)
         message.sequence += 1
         self._labels += 1
+        if self._joy is not None:
+            self._joy.follow()
 
 
 def main(args: Sequence[str] | None = None) -> None:

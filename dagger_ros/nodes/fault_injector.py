@@ -12,7 +12,7 @@ from dagger_ros.contract import DaggerError
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.sim import FaultInjector, FaultKind, load_faults
-from dagger_ros.sim.faults import set_numbers
+from dagger_ros.sim.faults import lacks, set_numbers
 
 __all__ = ["FaultInjectorNode", "main"]
 
@@ -35,6 +35,12 @@ class FaultInjectorNode(ContractNode):
         for fault in faults:
             if fault.topic not in types:
                 raise DaggerError(f"{path}: {fault.name}.topic: expected one of {', '.join(types)}; got {fault.topic}")
+            missing = lacks(fault.kind, message_class(types[fault.topic])())
+            if missing:
+                raise DaggerError(
+                    f"{path}: {fault.name}.kind: expected one that can happen to {types[fault.topic]}; got "
+                    f"{fault.kind.value}, which needs a field {missing}"
+                )
         self._injector = FaultInjector(faults, self.monotonic_ns())
         self._said_ns = 0
         self._outputs: dict[str, Any] = {}

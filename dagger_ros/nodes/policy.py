@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import DaggerError, stamp_from_ns
+from dagger_ros.contract import NEVER_NS, DaggerError, Mode, stamp_from_ns
 from dagger_ros.control import newest_ns
-from dagger_ros.msg import PolicyAction, SimTick
+from dagger_ros.msg import GateDecision, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
 from dagger_ros.nodes.observations import ObservationInput
-from dagger_ros.policy import load_checkpoint
+from dagger_ros.policy import Checkpoint, MlpEnsemble, load_checkpoint
+from dagger_ros.srv import LoadPolicy
 
 __all__ = ["PolicyNode", "main"]
 
@@ -25,21 +26,18 @@ class PolicyNode(ContractNode):
         folder = self.parameter("policy", "", "folder with policy.json and weights.safetensors; needed")
         if not folder:
             raise DaggerError("policy: expected the parameter 'policy' (folder of a checkpoint), got nothing")
-        self._about, self._network = load_checkpoint(folder, self.contract)
         self._row = self.layout.new(1)[0]
         self._observations = ObservationInput(self, self._on_message, privileged=False)
         self._tick: Any = None
         self._proposals = 0
         self._publisher = self.create_publisher(PolicyAction, "policy/action", self.qos.command)
-        self._message = PolicyAction(
-            contract_sha256=self.contract.sha256,
-            policy=self._about.name,
-            policy_sha256=self._about.weights_sha256,
-            round=self._about.round,
-            tick=-1,
-        )
+        self._message = PolicyAction(contract_sha256=self.contract.sha256, tick=-1)
         self._message.action = [0.0] * self.layout.action_size
         self._action = np.asarray(self._message.action)
+        self._take(*load_checkpoint(folder, self.contract))
+        self._mode, self._decided_ns = Mode.LOCKED, NEVER_NS
+        self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, self.qos.record)
+        self.create_service(LoadPolicy, "~/load_policy", self._on_load)
         if self.lockstep:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
@@ -53,6 +51,33 @@ class PolicyNode(ContractNode):
         if count == 0:
             return LEVEL_WARN, "no proposal in the last second: no new observations", values
         return LEVEL_OK, f"{self._about.name} proposes", values
+
+    def _take(self, about: Checkpoint, network: MlpEnsemble) -> None:
+        """From now on this one proposes."""
+        self._about, self._network = about, network
+        message = self._message
+        message.policy, message.policy_sha256, message.round = about.name, about.weights_sha256, about.round
+
+    def _on_decision(self, decision: Any) -> None:
+        self._mode, self._decided_ns = Mode(decision.mode), self.monotonic_ns()
+
+    def _on_load(self, request: Any, response: Any) -> Any:
+        response.success, response.message = self._load(request.folder)
+        self.get_logger().info(f"load_policy: success={response.success} {response.message}")
+        return response
+
+    def _load(self, folder: str) -> tuple[bool, str]:
+        """Takes another policy while the robot is held; whoever resumes before it is there is held by its hash."""
+        age_ns = self.monotonic_ns() - self._decided_ns
+        if self._decided_ns == NEVER_NS or age_ns > self.contract.timing.policy_max_age_s * 1e9:
+            return False, "not loaded: the supervisor is not heard, so nobody can say that the robot is held"
+        if self._mode in (Mode.POLICY, Mode.EXPERT):
+            return False, f"not loaded: {self._mode.name} drives; hold the robot first (supervisor/hold)"
+        try:
+            self._take(*load_checkpoint(folder, self.contract))
+        except DaggerError as error:
+            return False, f"not loaded, {self._about.name} stays: {error}"
+        return True, f"{self._about.name} ({self._about.weights_sha256[:12]}) proposes now"
 
     def _on_tick(self, tick: Any) -> None:
         self._tick = None if tick.done else tick

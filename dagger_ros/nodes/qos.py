@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-__all__ = ["EVENT_QOS", "GraphQos"]
+__all__ = ["ACT_QOS", "EVENT_QOS", "GraphQos"]
 
 
 def _profile(depth: int, *, reliable: bool, kept: bool) -> QoSProfile:
@@ -23,6 +23,8 @@ def _profile(depth: int, *, reliable: bool, kept: bool) -> QoSProfile:
 
 
 EVENT_QOS = _profile(1, reliable=True, kept=True)
+# What a hand does: nothing is to be missed, and nothing to be repeated to who joins late.
+ACT_QOS = _profile(10, reliable=True, kept=False)
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,21 @@ from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from dagger_ros.contract import NEVER_NS, DaggerError, DecisionWriter, Mode, TopicWriter, stamp_ns
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, TopicWriter, stamp_ns
 from dagger_ros.control import Deadlines, Inbox
-from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, PolicyAction, SimTick
+from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, OperatorAct, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
-from dagger_ros.nodes.qos import EVENT_QOS
+from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, Response, make_rule, next_mode, response_bits
 
 __all__ = ["SupervisorNode", "main"]
 
 # What people may ask for, each by a service of its name.
 _SERVICES = (Event.ARM, Event.HOLD, Event.RESUME, Event.ESTOP, Event.RESET_ESTOP)
+# The same by a button of the pad.
+_ACTS = {Act.ARM: Event.ARM, Act.HOLD: Event.HOLD, Act.RESUME: Event.RESUME}
 _LIMITED = response_bits(Response.LIMIT)
 _LOCK, _ESTOP = Reason(response_bits(Response.LOCK)), Reason(response_bits(Response.ESTOP))
 # A robot that is told to end ramps down first, if that takes no longer than this; launch kills after 5 s.
@@ -77,6 +79,7 @@ class SupervisorNode(ContractNode):
         self.create_subscription(ExpertAction, "expert/action", self._on_expert, self.qos.command)
         self.create_subscription(Bool, "estop", self._on_estop, self.qos.command)
         self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
+        self.create_subscription(OperatorAct, "expert/act", self._on_act, ACT_QOS)
         for event in _SERVICES:
             self.create_service(Trigger, f"~/{event.name.lower()}", partial(self._on_request, event))
         if self.lockstep:
@@ -138,6 +141,13 @@ class SupervisorNode(ContractNode):
 
     def _on_estop(self, message: Any) -> None:
         self._inbox.put_estop(message.data, self.monotonic_ns())
+
+    def _on_act(self, message: Any) -> None:
+        if message.act == Act.ESTOP:  # also of a pad whose buttons mean something else under another contract
+            self._inbox.put_estop_act(self.monotonic_ns())
+        event = _ACTS.get(message.act)
+        if event is not None and message.contract_sha256 == self.contract.sha256:
+            self._inbox.request(event)
 
     def _on_episode(self, event: Any) -> None:
         if self.lockstep:

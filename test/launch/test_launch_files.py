@@ -23,7 +23,7 @@ from dagger_ros.sim.experts import labeller_of_rule
 
 LAUNCH_FILES = ("sim", "robot", "replay")
 LAUNCHED = ("aggregator", "expert_label", "mujoco_bridge", "policy", "supervisor")
-NODES = ("fault_injector", *LAUNCHED)
+NODES = ("fault_injector", "simulated_operator", *LAUNCHED)
 # Not a measure of speed: how long a hung graph is waited for before the test fails.
 PATIENCE_S = 120.0
 
@@ -203,7 +203,7 @@ def bag(tmp_path: Path) -> Path:
     ("name", "arguments"),
     [
         ("sim", "contract headless lockstep namespace node_config out policy repeat round rule seed task"),
-        ("robot", "contract expert joy namespace node_config out policy round rule"),
+        ("robot", "contract expert joy labels namespace node_config operator_id out pad policy round rule"),
         ("replay", "bag contract delay loop namespace node_config policy rate"),
     ],
 )
@@ -349,7 +349,7 @@ def test_replay_never_commands_a_robot(namespace: str, launched: Callable[[str],
         ("sim", {"out": "{tmp}", "repeat": "false"}, "repeat: expected true with out"),
         ("sim", {"seed": -2}, "seed: expected a whole number >= -1, got '-2'"),
         ("robot", {}, "missing|required|contract"),
-        ("robot", {"contract": "{peg}", "expert": "none"}, "expert: expected scripted or operator"),
+        ("robot", {"contract": "{peg}", "expert": "none"}, "expert: expected one that drives"),
         ("replay", {"bag": "nowhere"}, "bag: expected a path that exists, got 'nowhere'"),
         ("replay", {"bag": "{tmp}"}, "bag: expected a rosbag2 folder with its metadata.yaml"),
         ("replay", {"bag": "{bag}", "contract": "{lane}"}, "bag: expected the observations of contract lane, .* /scan"),

@@ -19,11 +19,23 @@ from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
 pytest.importorskip("rclpy")
 from dagger_ros.msg import GateDecision, SimTick
 from dagger_ros.nodes.qos import GraphQos
-from graph import PATIENCE_S, running_graph
+from graph import PATIENCE_S, Graph, running_graph
 
 QOS = GraphQos(lockstep=False)
 OBJECTIONS = response_bits(*(response for response in Response if response is not Response.NOTE))
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.slow]
+
+
+def corrected_episodes(graph: Graph) -> set[int]:
+    """Fills, while the graph runs, with the episodes in which the expert took over."""
+    corrected: set[int] = set()
+    graph.node.create_subscription(
+        GateDecision,
+        "supervisor/decision",
+        lambda d: corrected.add(d.episode) if d.mode == Mode.EXPERT and d.intervention > 0 else None,
+        QOS.record,
+    )
+    return corrected
 
 
 @pytest.mark.parametrize("lockstep", [False, True], ids=["real_time", "lockstep"])
@@ -62,14 +74,8 @@ def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_doma
 def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain: int, tmp_path: Path) -> None:
     common = {"contract": contract_path("peg"), "use_sim_time": True}
     policy = weak_policy("peg", tmp_path / "pi_000")
-    corrected: set[int] = set()
     with running_graph(ros_domain, tmp_path) as processes:
-        processes.node.create_subscription(
-            GateDecision,
-            "supervisor/decision",
-            lambda d: corrected.add(d.episode) if d.mode == Mode.EXPERT and d.intervention > 0 else None,
-            QOS.record,
-        )
+        corrected = corrected_episodes(processes)
         processes.start("mujoco_bridge", contract=contract_path("peg"))
         processes.start("supervisor", **common, rule="hg", auto_arm=True)
         processes.start("expert_label", **common, expert="operator")
@@ -78,13 +84,41 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain
             lambda: processes.has_publishers("sim/tick", "supervisor/decision", "expert/action", "policy/action")
         )
         processes.start("aggregator", **common, out=tmp_path / "round", simulation_seed=0)
-        processes.wait_for(lambda: {0, 1} <= corrected)
+        processes.wait_for(lambda: {0, 1, 2} <= corrected)  # so that the first two are whole
     episodes = load_round(tmp_path / "round", load_contract(contract_path("peg"))).episodes
     for entry in episodes[:2]:
         bag = tmp_path / "round" / "episodes" / f"{entry.episode:06d}" / "bag"
         rows = read_rows(bag, RowLayout(load_contract(contract_path("peg"))))
         assert (rows["seed"] == entry.seed).all()
-        assert (rows["mode"] == Mode.HOLD).mean() < 0.5
+        assert {Mode.POLICY, Mode.EXPERT} <= {Mode(mode) for mode in rows["mode"]}
+
+
+def test_simulated_person_at_the_pad_arms_corrects_and_gives_back(
+    ros_domain: int, patient: Path, tmp_path: Path
+) -> None:
+    contract = load_contract(patient)
+    common = {"contract": patient, "use_sim_time": True}
+    policy = weak_policy("peg", tmp_path / "pi_000", contract=contract)
+    with running_graph(ros_domain, tmp_path) as processes:
+        corrected = corrected_episodes(processes)
+        processes.start("mujoco_bridge", contract=patient)
+        processes.start("supervisor", **common, rule="hg")
+        processes.start("expert_label", **common, expert="joystick", operator_id="simulated")
+        processes.start("simulated_operator", **common)
+        processes.start("policy", **common, policy=policy)
+        processes.wait_for(
+            lambda: processes.has_publishers("sim/tick", "supervisor/decision", "expert/action", "policy/action", "joy")
+        )
+        processes.start("aggregator", **common, out=tmp_path / "round", simulation_seed=0)
+        processes.wait_for(lambda: len(corrected) >= 3)
+    # By the time that it has armed, the first episode may be over; and the last one is not.
+    folder = tmp_path / f"round/episodes/{sorted(corrected)[1]:06d}"
+    acts = [act["act"] for act in read_episode(folder).acts]
+    rows = read_rows(folder / "bag", RowLayout(contract))
+    assert "release" in acts
+    assert "resume" in acts
+    assert (rows["label_source"] == Label.EXPERT).sum() > 5
+    assert read_episode(folder).operator_id == "simulated"
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")

@@ -5,130 +5,32 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from conftest import contract_path
-from dagger_ros.contract import DaggerError, Mode, StreamReader, TopicWriter, load_contract, stamp_from_ns
+from dagger_ros.contract import DaggerError, Mode
 
 rclpy = pytest.importorskip("rclpy")
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParameters
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
-from std_srvs.srv import Trigger
 
-from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, PolicyAction
-from dagger_ros.nodes.base import message_class, new_message
-from dagger_ros.nodes.qos import EVENT_QOS, GraphQos
+from dagger_ros.msg import EpisodeEvent
+from dagger_ros.nodes.base import message_class
 from dagger_ros.nodes.supervisor import SupervisorNode
 from dagger_ros.supervisor import Reason
+from rest import PATH, PEG, Rest, rest_of_the_graph
 
 pytestmark = pytest.mark.ros
-PATH = str(contract_path("peg"))
-PEG = load_contract(PATH)
-QOS = GraphQos(lockstep=False)
-PATIENCE_S = 60.0
-
-
-class Rest:
-    """Observations, proposals, a person, and ears for what the supervisor says."""
-
-    def __init__(self, context: Any) -> None:
-        self.node = rclpy.create_node("rest", context=context)
-        self.executor = SingleThreadedExecutor(context=context)
-        self.executor.add_node(self.node)
-        self.commands: list[Any] = []
-        self.decisions: list[Any] = []
-        self.verdicts: list[Any] = []
-        self.silent: set[str] = set()
-        self.policy_says = [0.1, 0.0, -0.1]
-        self.takeover = False
-        self._sequence = 0
-        self._reader = StreamReader(PEG.action)
-        self._parts, self._publishers = {}, {}
-        for topic in PEG.topics:
-            parts = [s for s in PEG.streams.values() if s.topic == topic]
-            message = new_message(parts[0].type, period_ns=PEG.timing.period_ns)
-            self._parts[topic] = (TopicWriter(parts, message), [np.full(len(p.dimensions), 0.3) for p in parts])
-            self._publishers[topic] = self.node.create_publisher(type(message), topic, QOS.sensor_writer)
-        self._policy = self.node.create_publisher(PolicyAction, "policy/action", QOS.command)
-        self._expert = self.node.create_publisher(ExpertAction, "expert/action", QOS.command)
-        self.estop = self.node.create_publisher(Bool, "estop", QOS.command)
-        self.episode = self.node.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
-        command = message_class(PEG.action.type)
-        self.node.create_subscription(command, PEG.action.topic, self._on_command, 1000)
-        self.node.create_subscription(GateDecision, "supervisor/decision", self.decisions.append, QOS.record)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-
-    def speak(self) -> None:
-        """One message on every topic that is not silent."""
-        now_ns = self.node.get_clock().now().nanoseconds
-        for topic, (writer, values) in self._parts.items():
-            if topic not in self.silent:
-                self._publishers[topic].publish(writer.fill(values, now_ns))
-        common = {"contract_sha256": PEG.sha256, "sequence": self._sequence, "tick": -1}
-        policy = PolicyAction(**common, policy="pi", policy_sha256="a" * 64, action=self.policy_says)
-        expert = ExpertAction(**common, operator_id="Ada", takeover=self.takeover, action=[0.0] * 3)
-        for message, publisher, name in ((policy, self._policy, "policy"), (expert, self._expert, "expert")):
-            stamp_from_ns(message.header.stamp, now_ns)
-            if name not in self.silent:
-                publisher.publish(message)
-        self._sequence += 1
-
-    def until(self, done: Callable[[], bool], *, quiet: bool = False) -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while not done():
-            if not quiet:
-                self.speak()
-            spoken_s = time.monotonic()
-            while time.monotonic() - spoken_s < 0.01:
-                self.executor.spin_once(timeout_sec=0.01)
-            assert time.monotonic() < end_s, self.decisions[-1:]
-
-    def until_mode(self, mode: Mode) -> Any:
-        self.until(lambda: bool(self.decisions) and self.decisions[-1].mode == mode)
-        return self.decisions[-1]
-
-    def ask(self, name: str) -> Any:
-        client = self.node.create_client(Trigger, f"supervisor/{name}")
-        self.until(client.service_is_ready)
-        future = client.call_async(Trigger.Request())
-        self.until(future.done)
-        self.node.destroy_client(client)
-        return future.result()
-
-    def drive(self) -> None:
-        self.until(lambda: bool(self.decisions) and not Reason(self.decisions[-1].reasons) & Reason.OBSERVATION_NEVER)
-        self.until(lambda: self.ask("arm").success)
-        self.until_mode(Mode.HOLD)
-        assert self.ask("resume").success
-        self.until_mode(Mode.POLICY)
-        self.until(lambda: bool(self.commands) and self.commands[-1][0] == 0.1)
-
-    def _on_command(self, message: Any) -> None:
-        values = np.empty(3)
-        assert self._reader.read(message, values)
-        self.commands.append(values)
-
-    def _on_diagnostics(self, array: Any) -> None:
-        self.verdicts += [s for s in array.status if s.name.endswith("supervisor")]
 
 
 @pytest.fixture
 def rest(ros_domain: int) -> Iterator[Rest]:
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=ros_domain)
-    result = Rest(context)
-    yield result
-    result.executor.shutdown()
-    result.node.destroy_node()
-    context.try_shutdown()
+    with rest_of_the_graph(ros_domain, Rest) as result:
+        yield result
 
 
 @pytest.fixture
