@@ -93,6 +93,7 @@ class _Decision:
     mode: Mode
     objections: Reason
     still: bool  # nothing was sent, or zeros
+    recorded: bool  # the supervisor knows of an episode
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ class _Watch:
     def _on_decision(self, decision: Any) -> None:
         sent = np.nan_to_num(np.asarray(decision.executed_action))
         objections = Reason(decision.reasons) & _OBJECTIONS
-        self.decisions.append(_Decision(time.monotonic_ns(), Mode(decision.mode), objections, not sent.any()))
+        still, recorded = not sent.any(), decision.episode >= 0
+        self.decisions.append(_Decision(time.monotonic_ns(), Mode(decision.mode), objections, still, recorded))
 
     def _on_episode(self, event: Any) -> None:
         self.is_recording = event.event == EpisodeEvent.STARTED
@@ -232,8 +234,12 @@ class KillRig:
         steps, decisions = len(watch.steps), len(watch.decisions)
         killed_ns = time.monotonic_ns()
         self._graph.kill(node)
-        stop_ns = self._wait_for_stop(node, killed_ns, steps, decisions)
-        report_ns, mode = self._wait_for_report(node, killed_ns, decisions)
+        try:
+            stop_ns = self._wait_for_stop(node, killed_ns, steps, decisions)
+            report_ns, mode = self._wait_for_report(node, killed_ns, decisions)
+        except GraphError as error:
+            seen = f"{watch.decisions[-1]}, {watch.steps[-1]}, {len(watch.decisions) - decisions} decisions since"
+            raise GraphError(f"after kill -9 of {node}: {seen}; {error}") from error
         objections = Reason(0)
         for decision in watch.decisions[decisions:]:
             objections |= decision.objections
@@ -330,7 +336,9 @@ class KillRig:
 
     def _is_moving(self) -> bool:
         decisions, steps = self._watch.decisions[-_MOVING_TICKS:], self._watch.steps[-_MOVING_TICKS:]
-        return all(d.mode is Mode.POLICY for d in decisions) and all(s.length_m > self.rest_m for s in steps)
+        # A supervisor that was started a moment ago may not have heard of the recorder yet, and would not miss it.
+        driven = all(d.mode is Mode.POLICY and d.recorded for d in decisions)
+        return driven and all(s.length_m > self.rest_m for s in steps)
 
     def _start_recording(self) -> None:
         self._ask(StartEpisode, "aggregator/start_episode", StartEpisode.Request(seed=-1))
