@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/soak_supervisor.py [--ticks 500000] [--seed 0] [--workers 2] [--json FILE]
 
-Arms commanded by velocity, position and effort, with and without jerk limits, rules `hg` and `dagger`, with more or
-fewer faults: late and early ticks, clock jumps, missing, stale, future and broken observations and proposals, wild
-requests, deadman and services at random. The last line reads `N ticks, K violations`; K must be 0.
+Arms commanded by velocity, position and effort, with and without jerk limits, rules `hg`, `dagger`, `lazy` and
+`thrifty`, with more or fewer faults: late and early ticks, clock jumps, missing, stale, future and broken observations
+and proposals, wild requests, deadman and services at random. The last line reads `N ticks, K violations`; K must be 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(part: tuple[int, int]) -> tuple[list[str], dict[int, int]]:
     """One episode: its seed, which also chooses the robot, the rule and the faults, and its ticks."""
     seed, ticks = part
     contract = contract_of(_KINDS[seed % 5][0], jerk=_KINDS[seed % 5][1])
-    found, modes = violations(contract, seed, ticks, _MIXES[seed // 5 % 3], rules()[seed // 15 % 2])
+    found, modes = violations(contract, seed, ticks, _MIXES[seed // 5 % 3], rules()[seed // 15 % len(rules())])
     return [f"seed {seed}: {text}" for text in found], modes
 
 

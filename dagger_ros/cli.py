@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagger_ros import __version__
 from dagger_ros.contract import Contract, DaggerError, RowLayout, load_contract
+from dagger_ros.supervisor import RULES
+
+if TYPE_CHECKING:
+    from dagger_ros.evaluation import Panel
 
 __all__ = ["main"]
 
@@ -65,8 +69,20 @@ def _parser() -> argparse.ArgumentParser:
 
     run = verbs.add_parser("run", help="run DAgger in simulation, through the ROS graph")
     run.add_argument("--contract", type=Path, required=True, help="task contract, a YAML file")
-    run.add_argument("--rule", default="hg", help="who drives and what is a label: bc, dagger or hg (default: hg)")
-    run.add_argument("--beta", default="indicator", help="of rule dagger: indicator (default), exponential or linear")
+    run.add_argument(
+        "--rule",
+        default="hg",
+        help=f"who drives and what is a label: {', '.join(RULES)} (default: hg)",
+    )
+    run.add_argument("--beta", help="of rule dagger: indicator (default), exponential or linear")
+    run.add_argument(
+        "--budget", type=float, help="of rule thrifty: share of the policy's ticks at which it may ask (default: 0.01)"
+    )
+    run.add_argument(
+        "--expert-noise",
+        type=float,
+        help="of rule lazy: noise on what the expert executes, in half bound ranges (default: 0.1)",
+    )
     run.add_argument("--rounds", type=int, default=6, help="rounds after the demonstrations (default: 6)")
     run.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     run.add_argument("--out", type=Path, required=True, help="folder of the run; new, empty, or with --resume")
@@ -83,6 +99,19 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes for the panel (default: one for each core)"
     )
     run.set_defaults(run=_run)
+
+    rules = verbs.add_parser("compare", help="run several rules with several seeds in simulation, and write one table")
+    rules.add_argument("--contract", type=Path, required=True, help="task contract, a YAML file")
+    rules.add_argument("--rules", default=",".join(RULES), help=f"comma-separated (default: {','.join(RULES)})")
+    rules.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated (default: 0,1,2,3,4)")
+    rules.add_argument("--budgets", default="", help="of rule thrifty, comma-separated, one line each (default: 0.01)")
+    rules.add_argument("--rounds", type=int, default=6, help="rounds after the demonstrations (default: 6)")
+    rules.add_argument("--out", type=Path, required=True, help="folder; what it has of these runs already is kept")
+    rules.add_argument("--panel", type=Path, help="held-out rollouts, a YAML file (default: nominal, 30 rollouts)")
+    rules.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time (default: one for each core)"
+    )
+    rules.set_defaults(run=_compare)
     return parser
 
 
@@ -190,22 +219,22 @@ def _joystick(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from dagger_ros.dagger import RunConfig, run
-    from dagger_ros.evaluation import load_panel
     from dagger_ros.nodes.lockstep import collect_round
-    from dagger_ros.nodes.share import config_file
 
     config = RunConfig(
         rule=options.rule,
         rounds=options.rounds,
         seed=options.seed,
         beta=options.beta,
+        budget=options.budget,
+        expert_noise=options.expert_noise,
         demonstrations=options.demonstrations,
         episodes=options.episodes,
         max_labels=options.max_labels,
     )
     if options.workers < 1:
         raise DaggerError(f"workers: expected a whole number >= 1, got {options.workers}")
-    panel = load_panel(options.panel or config_file("panels/nominal.yaml"))
+    panel = _panel_of(options)
     progress = _Bars(load_contract(options.contract))
     result = run(
         config,
@@ -220,6 +249,46 @@ def _run(options: argparse.Namespace) -> None:
     print(f"\nstopped: {result['stop']['reason']}")
     print(f"recommended: {options.out / 'policies' / result['recommended']['policy']}")
     print(f"report: {options.out / 'report' / 'index.html'}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from dagger_ros.compare import Outcome, compare, methods_of, table_of
+    from dagger_ros.nodes.lockstep import collect_round
+
+    def told(outcome: Outcome) -> None:
+        success = f"{100 * outcome.success:.0f} %"
+        print(f"{outcome.method} seed {outcome.seed}: {success}, {outcome.labels} labels", flush=True)
+
+    if options.jobs < 1:
+        raise DaggerError(f"jobs: expected a whole number >= 1, got {options.jobs}")
+    outcomes = compare(
+        methods_of(_listed_as("rules", options.rules, str), _listed_as("budgets", options.budgets, float)),
+        _listed_as("seeds", options.seeds, int),
+        options.contract,
+        options.out,
+        _panel_of(options),
+        rounds=options.rounds,
+        collect=collect_round,
+        jobs=options.jobs,
+        on_outcome=told,
+    )
+    print(f"\n{table_of(outcomes)}\n\ntables: {options.out / 'table.md'}, {options.out / 'table.csv'}")
+
+
+def _listed_as(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    """What an option lists, comma-separated."""
+    try:
+        return [kind(item.strip()) for item in text.split(",") if item.strip()]
+    except ValueError as error:
+        expected = "numbers" if kind is float else "whole numbers"
+        raise DaggerError(f"{name}: expected {expected}, comma-separated, got {text!r}") from error
+
+
+def _panel_of(options: argparse.Namespace) -> Panel:
+    from dagger_ros.evaluation import load_panel
+    from dagger_ros.nodes.share import config_file
+
+    return load_panel(options.panel or config_file("panels/nominal.yaml"))
 
 
 class _Bars:

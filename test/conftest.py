@@ -75,8 +75,17 @@ def by_joint_position(content: dict[str, Any], **limits: float) -> None:
     }
 
 
-def weak_policy(task: str, folder: Path, *, contract: Contract | None = None, seed: int = 0) -> Path:
-    """A policy that is bad enough for an operator to be needed: small random weights."""
+def limits_for(rule: str) -> dict[str, Any]:
+    """Limits with which a weak policy asks for help now and then, and is given control back now and then."""
+    ask = {"doubt": 0.2, "risk": 0.7} if rule == "thrifty" else {"deviation": 0.6}
+    back = {"deviation": 0.4} if rule == "safe" else {"discrepancy": 1.2}
+    return {"rule": rule, "ask": ask, "back": back, "back_ticks": 2}
+
+
+def weak_policy(
+    task: str, folder: Path, *, contract: Contract | None = None, seed: int = 0, limits: dict[str, Any] | None = None
+) -> Path:
+    """A policy that is bad enough for an operator to be needed: small random weights, of its scores too."""
     contract = contract or load_contract(contract_path(task))
     layout = RowLayout(contract)
     rng = np.random.default_rng(seed)
@@ -92,6 +101,10 @@ def weak_policy(task: str, folder: Path, *, contract: Contract | None = None, se
         "output_mean": np.array([(d.upper + d.lower) / 2 for d in contract.action.dimensions_], np.float32),
         "output_scale": np.array(half, np.float32),
     }
+    for name, inputs, members in (("deviation", sizes[0], 1), ("risk", sizes[0] + sizes[2], 2)):
+        tensors[f"{name}.layer0.weight"] = rng.normal(size=(members, inputs, 1)).astype(np.float32)
+        tensors[f"{name}.layer0.bias"] = np.zeros((members, 1, 1), np.float32)
     columns, actions = layout.columns(), contract.action.dimensions
-    save_checkpoint(folder, Checkpoint(f"pi_{seed:03d}", 0, contract.sha256, 0, columns, actions, (), {}), tensors)
+    about = Checkpoint(f"pi_{seed:03d}", 0, contract.sha256, 0, columns, actions, (), {}, limits or {})
+    save_checkpoint(folder, about, tensors)
     return folder

@@ -12,8 +12,20 @@ from typing import Any
 import numpy as np
 
 from conftest import by_joint_position, contract_path
-from dagger_ros.contract import Contract, Interface, Mode, RowLayout, load_contract
-from dagger_ros.supervisor import Dagger, Event, Gate, HumanGated, Reason, Response, Rule, response_bits
+from dagger_ros.contract import Contract, Interface, Mode, RowLayout, Scores, load_contract
+from dagger_ros.supervisor import (
+    Dagger,
+    Event,
+    Gate,
+    HumanGated,
+    Lazy,
+    Limits,
+    Reason,
+    Response,
+    Rule,
+    Thrifty,
+    response_bits,
+)
 
 NEVER = -1
 # Rounding of differences and quotients; everything below is compared with this slack relative to the limit.
@@ -91,7 +103,7 @@ class World:
         self._observe(row)
         for i, source in enumerate(("policy", "expert")):
             self._propose(row, source, i)
-        row["doubt"] = 0.1
+        row["doubt"], row["risk"] = rng.uniform(0.0, 0.5, 2)
         row["policy_sha256"] = b"a" * 64
         if rng.random() < mix.deadman:
             self.takeover = not self.takeover
@@ -311,7 +323,8 @@ def reach(value: float, up: float, down: float, time_s: float) -> float:
 
 
 def rules() -> list[Rule]:
-    return [HumanGated(), Dagger(0.3)]
+    limits = Limits(Scores(doubt=0.45), Scores(discrepancy=0.5))
+    return [HumanGated(), Dagger(0.3), Lazy(limits, 0.1), Thrifty(limits, 0.05)]
 
 
 def violations(contract: Contract, seed: int, ticks: int, mix: Mix, rule: Rule) -> tuple[list[str], dict[int, int]]:
@@ -320,7 +333,10 @@ def violations(contract: Contract, seed: int, ticks: int, mix: Mix, rule: Rule) 
     Returns:
         What was violated, and how many ticks each mode had.
     """
-    world, referee = World(contract, seed, mix), Referee(contract, rule_switches=isinstance(rule, Dagger))
+    world, referee = (
+        World(contract, seed, mix),
+        Referee(contract, rule_switches=isinstance(rule, Dagger) or rule.hands_back),
+    )
     gate = Gate(contract, rule, auto_arm=False)
     gate.start_episode(seed)
     found, modes = [], dict.fromkeys(Mode, 0)

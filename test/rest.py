@@ -50,6 +50,7 @@ class Rest:
         self.statuses: list[Any] = []
         self.silent: set[str] = set()
         self.policy_says = [0.1, 0.0, -0.1]
+        self.policy_sha256 = "a" * 64
         self.takeover = False
         self._sequence = 0
         self._reader = StreamReader(self.contract.action)
@@ -75,7 +76,7 @@ class Rest:
             if topic not in self.silent:
                 self._publishers[topic].publish(writer.fill(values, now_ns))
         common = {"contract_sha256": self.contract.sha256, "sequence": self._sequence, "tick": -1}
-        policy = PolicyAction(**common, policy="pi", policy_sha256="a" * 64, action=self.policy_says)
+        policy = PolicyAction(**common, policy="pi", policy_sha256=self.policy_sha256, action=self.policy_says)
         expert = ExpertAction(**common, operator_id="Ada", takeover=self.takeover, action=[0.0] * 3)
         for message, publisher, name in ((policy, self._policy, "policy"), (expert, self._expert, "expert")):
             stamp_from_ns(message.header.stamp, now_ns)

@@ -8,9 +8,11 @@ from dagger_ros.contract.load import load_contract, parse_contract
 from dagger_ros.contract.messages import StreamReader, TopicWriter, stamp_from_ns, stamp_ns
 from dagger_ros.contract.row import NEVER_NS, Fields, Row, RowLayout
 from dagger_ros.contract.schema import Action, Contract, Goal, Interface, Stop, Stream
+from dagger_ros.contract.scores import SCORES_OF_POLICY, Scores
 
 __all__ = [
     "NEVER_NS",
+    "SCORES_OF_POLICY",
     "Act",
     "Action",
     "Contract",
@@ -29,6 +31,7 @@ __all__ = [
     "Problem",
     "Row",
     "RowLayout",
+    "Scores",
     "Stop",
     "Stream",
     "StreamReader",

@@ -43,6 +43,7 @@ class InterventionReason(enum.IntEnum):
     TOLERANCE = 8
     NO_PROGRESS = 9
     DEMONSTRATION = 10
+    ASKED = 11
 
 
 class Act(enum.IntEnum):

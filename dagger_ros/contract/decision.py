@@ -8,6 +8,7 @@ import numpy as np
 
 from dagger_ros.contract.messages import stamp_from_ns, stamp_ns
 from dagger_ros.contract.row import Row
+from dagger_ros.contract.scores import Scores
 
 __all__ = ["DecisionWriter", "read_decision"]
 
@@ -20,6 +21,8 @@ _VECTORS = (
     "expert_action",
     "requested_action",
     "executed_action",
+    "ask_limits",
+    "back_limits",
 )
 _INTEGERS = (
     "tick",
@@ -42,7 +45,8 @@ _INTEGERS = (
     "episode",
     "seed",
 )
-_FLOATS = ("doubt",)
+_FLOATS = Scores._fields
+_FLAGS = ("help",)
 _STRINGS = ("policy", "policy_sha256", "operator_id")
 
 
@@ -81,6 +85,8 @@ class DecisionWriter:
             setattr(message, name, int(row[name]))
         for name in _FLOATS:
             setattr(message, name, float(row[name]))
+        for name in _FLAGS:
+            setattr(message, name, bool(row[name]))
         for name in _STRINGS:
             setattr(message, name, row[name].decode("ascii", "replace"))
         return message
@@ -102,7 +108,7 @@ def read_decision(message: Any, row: Row) -> bool:
         if values.shape != row[name].shape:
             return False
         row[name] = values
-    for name in (*_INTEGERS, *_FLOATS):
+    for name in (*_INTEGERS, *_FLOATS, *_FLAGS):
         row[name] = getattr(message, name)
     for name in _STRINGS:
         row[name] = getattr(message, name).encode("ascii", "replace")

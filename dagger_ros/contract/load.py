@@ -35,7 +35,17 @@ COMMAND_TYPES = (
 )
 # What the nodes say to each other on; relative names, as in a contract.
 GRAPH_TOPICS = frozenset(
-    {"policy/action", "expert/action", "expert/act", "joy", "supervisor/decision", "episode", "estop", "sim/tick"}
+    {
+        "policy/action",
+        "expert/action",
+        "expert/act",
+        "joy",
+        "supervisor/decision",
+        "supervisor/help",
+        "episode",
+        "estop",
+        "sim/tick",
+    }
 )
 # Zero is a stop only where the action is a velocity: sent as a position it slams the arm to its zero pose.
 STOP_OF = {

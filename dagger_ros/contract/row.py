@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dagger_ros.contract.schema import Contract
+from dagger_ros.contract.scores import Scores
 from dagger_ros.contract.types import MESSAGE_TYPES
 
 __all__ = ["NEVER_NS", "Fields", "Row", "RowLayout"]
@@ -73,7 +74,10 @@ class RowLayout:
                 ("expert_stamp_ns", "i8"),
                 ("policy_receive_ns", "i8"),
                 ("expert_receive_ns", "i8"),
-                ("doubt", "f8"),
+                *((name, "f8") for name in Scores._fields),
+                ("ask_limits", "f8", (len(Scores._fields),)),
+                ("back_limits", "f8", (len(Scores._fields),)),
+                ("help", "?"),
                 ("label_source", "i1"),
                 ("intervention", "i4"),
                 ("intervention_reason", "u1"),
@@ -97,7 +101,7 @@ class RowLayout:
         rows = np.zeros(count, self.dtype)
         for name in ("observation", "privileged", "policy_action", "expert_action"):
             rows[name] = np.nan
-        for name in ("requested_action", "executed_action", "doubt"):
+        for name in ("requested_action", "executed_action", *Scores._fields, "ask_limits", "back_limits"):
             rows[name] = np.nan
         for name in (
             "stamp_ns",

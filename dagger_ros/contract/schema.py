@@ -215,6 +215,8 @@ class Timing(Part):
     expert_max_age_s: Positive  # an older action of the expert is not executed
     future_tolerance_s: NotNegative  # a stamp further ahead of the clock is a fault
     driver_timeout_s: Positive  # without a command for so long the driver stops by itself
+    # A rule that asks for help holds the robot when nobody answered for so long; needed by the rules that ask.
+    help_answer_s: Positive | None = None
     # The topic `estop` must speak at least so often. Without this key an e-stop topic is heard, but not missed.
     estop_max_age_s: Positive | None = None
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, ExpertIntent, InterventionReason, Row, RowLayout, stamp_ns
+from dagger_ros.contract import (
+    NEVER_NS,
+    SCORES_OF_POLICY,
+    ExpertIntent,
+    InterventionReason,
+    Row,
+    RowLayout,
+    stamp_ns,
+)
 from dagger_ros.control.streams import NewestStreams
 from dagger_ros.supervisor import Arrival, Arrivals, Event, Reason
 
@@ -149,7 +157,9 @@ class Inbox:
         self._policy.fill(row, self._sha256)
         self._expert.fill(row, self._sha256)
         if self.policy is not None:
-            row["doubt"], row["policy_round"] = self.policy.doubt, self.policy.round
+            for name in SCORES_OF_POLICY:
+                row[name] = getattr(self.policy, name)
+            row["policy_round"] = self.policy.round
             row["policy"], row["policy_sha256"] = _ascii(self.policy.policy), _ascii(self.policy.policy_sha256)
         if self.expert is not None:
             row["operator_id"] = _ascii(self.expert.operator_id)

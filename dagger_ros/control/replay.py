@@ -34,5 +34,6 @@ def replay(rows: Rows, gate: Gate) -> Rows:
         to_decide = again[1:]
     to_decide["reasons"] &= np.uint64(INPUT_BITS)
     for row in to_decide:
+        gate.take_limits(row)  # they may follow from what was before these rows
         gate.decide(row)
     return again

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Row, RowLayout
+from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, Row, RowLayout
 from dagger_ros.expert import Labeller
 from dagger_ros.policy import Checkpoint, MlpEnsemble
 from dagger_ros.supervisor import Event, Gate
@@ -66,7 +66,9 @@ class ControlTick:
         received_ns = row["monotonic_ns"]
         if self._policy is not None:
             about, network = self._policy
-            row["doubt"] = network.act(row["observation"], row["policy_action"])
+            scores = network.act(row["observation"], row["policy_action"])
+            for name in SCORES_OF_POLICY:
+                row[name] = getattr(scores, name)
             row["policy_stamp_ns"] = newest_ns(row, self._layout.seen_by_policy)
             row["policy_receive_ns"] = received_ns
             row["policy_round"] = about.round

@@ -5,6 +5,7 @@ from dagger_ros.dataset.bag import BagWriter, RecordedTopic, read_rows
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
 from dagger_ros.dataset.rounds import (
     Round,
+    TrainingEpisode,
     check_round,
     episode_folder,
     finish_round,
@@ -14,6 +15,7 @@ from dagger_ros.dataset.rounds import (
     recorded_episodes,
     round_folder,
     split_of,
+    training_episodes,
 )
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "EpisodeInfo",
     "RecordedTopic",
     "Round",
+    "TrainingEpisode",
     "act_of",
     "check_round",
     "episode_folder",
@@ -33,5 +36,6 @@ __all__ = [
     "recorded_episodes",
     "round_folder",
     "split_of",
+    "training_episodes",
     "write_episode",
 ]

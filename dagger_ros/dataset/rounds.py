@@ -27,6 +27,7 @@ from dagger_ros.dataset.episode import ABOUT, BAG, read_episode
 __all__ = [
     "EpisodeEntry",
     "Round",
+    "TrainingEpisode",
     "check_round",
     "episode_folder",
     "finish_round",
@@ -36,6 +37,7 @@ __all__ = [
     "recorded_episodes",
     "round_folder",
     "split_of",
+    "training_episodes",
 ]
 
 _MANIFEST = "manifest.json"
@@ -56,7 +58,10 @@ class EpisodeEntry:
     ticks: int
     expert_labels: int
     expert_ticks: int
+    policy_ticks: int
     takeovers: int
+    context_switches: int
+    help_requests: int
     takeover_reasons: dict[str, int]
 
 
@@ -90,10 +95,30 @@ class Round:
         return sum(e.takeovers for e in self.episodes)
 
     @property
+    def context_switches(self) -> int:
+        """Times that control went from the policy to the expert or back, held ticks between them or not."""
+        return sum(e.context_switches for e in self.episodes)
+
+    @property
+    def help_requests(self) -> int:
+        """Times that the rule asked the expert to take over."""
+        return sum(e.help_requests for e in self.episodes)
+
+    @property
+    def expert_ticks(self) -> int:
+        """Ticks that the expert drove."""
+        return sum(e.expert_ticks for e in self.episodes)
+
+    @property
+    def policy_ticks(self) -> int:
+        """Ticks that the policy drove."""
+        return sum(e.policy_ticks for e in self.episodes)
+
+    @property
     def intervention_rate(self) -> float:
         """Share of ticks that the expert drove."""
         ticks = sum(e.ticks for e in self.episodes)
-        return sum(e.expert_ticks for e in self.episodes) / ticks if ticks else 0.0
+        return self.expert_ticks / ticks if ticks else 0.0
 
 
 def round_folder(run: Path, index: int) -> Path:
@@ -142,6 +167,7 @@ def finish_round(folder: Path, contract: Contract) -> Round:
         # A reason may be given in the middle of a correction: its last frame has it.
         ends = rows[[run.stop - 1 for run in corrections(rows)]]
         reasons, counts = np.unique(ends["intervention_reason"], return_counts=True)
+        driven = rows["mode"][(rows["mode"] == Mode.POLICY) | (rows["mode"] == Mode.EXPERT)]
         entries.append(
             EpisodeEntry(
                 episode=i,
@@ -154,7 +180,10 @@ def finish_round(folder: Path, contract: Contract) -> Round:
                 ticks=len(rows),
                 expert_labels=int((rows["label_source"] == Label.EXPERT).sum()),
                 expert_ticks=int((rows["mode"] == Mode.EXPERT).sum()),
+                policy_ticks=int((rows["mode"] == Mode.POLICY).sum()),
                 takeovers=len(ends),
+                context_switches=int((np.diff(driven) != 0).sum()),
+                help_requests=int((np.diff(rows["help"].astype(np.int8), prepend=0) > 0).sum()),
                 takeover_reasons={
                     InterventionReason(r).name.lower(): int(n) for r, n in zip(reasons, counts, strict=True)
                 },
@@ -223,36 +252,53 @@ def manifest_sha256(folder: Path) -> str:
     return _sha256(folder / _MANIFEST)
 
 
-def labelled_frames(
-    folders: Sequence[Path], contract: Contract
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
-    """What is learned from: observations with an expert's label, of the episodes in the train split.
+@dataclass(frozen=True)
+class TrainingEpisode:
+    """One episode that is learned from.
+
+    Args:
+        rows: (T,) rows of its bag.
+        success: Whether the contract's criterion held at its end.
+    """
+
+    rows: np.ndarray[Any, np.dtype[Any]]
+    success: bool
+
+
+def training_episodes(folders: Sequence[Path], contract: Contract) -> list[TrainingEpisode]:
+    """What is learned from: the episodes in the train split.
 
     Args:
         folders: Finished rounds.
         contract: Of all of them.
 
-    Returns:
-        (N, O) observations and (N, A) expert actions, float64, in the contract's order and units.
-
     Raises:
-        DaggerError: If a round is not finished, or a bag is not the one that its manifest names.
+        DaggerError: If a round is not finished, a bag is not the one that its manifest names, or there is none.
     """
     for folder in folders:
         check_round(folder, contract)
     layout = RowLayout(contract)
-    parts = []
-    for folder in folders:
-        for entry in load_round(folder, contract).episodes:
-            if entry.split != "train":
-                continue
-            bag = episode_folder(folder, entry.episode) / BAG
-            rows = read_rows(bag, layout)
-            parts.append(rows[rows["label_source"] == Label.EXPERT])
-    if not parts:
+    episodes = [
+        TrainingEpisode(read_rows(episode_folder(folder, entry.episode) / BAG, layout), entry.success)
+        for folder in folders
+        for entry in load_round(folder, contract).episodes
+        if entry.split == "train"
+    ]
+    if not episodes:
         raise DaggerError(f"{folders[0].parent if folders else 'rounds'}: expected at least one episode to train on")
-    labelled = np.concatenate(parts)
-    return labelled["observation"], labelled["expert_action"]
+    return episodes
+
+
+def labelled_frames(
+    episodes: Sequence[TrainingEpisode],
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Observations with an expert's label.
+
+    Returns:
+        (N, O) observations and (N, A) expert actions, float64, in the contract's order and units.
+    """
+    rows = np.concatenate([e.rows[e.rows["label_source"] == Label.EXPERT] for e in episodes])
+    return rows["observation"], rows["expert_action"]
 
 
 def _sha256(path: Path) -> str:

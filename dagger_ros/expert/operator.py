@@ -14,6 +14,7 @@ __all__ = ["OperatorSettings", "SimulatedOperator"]
 
 # Keeps the operator's draws apart from other uses of the same seed.
 _OPERATOR_STREAM = 2
+_DRIVEN = (Mode.POLICY, Mode.EXPERT)
 # A deadman that is pressed for so long without effect is let go.
 _PATIENCE_WITH_DEADMAN_S = 0.5
 
@@ -66,6 +67,7 @@ class SimulatedOperator:
         self._middle, self._half_range = (lower + upper) / 2, (upper - lower) / 2
         self._seen_ticks = self._held_ticks = self._agreed_ticks = self._reaction_ticks = self._ignored_ticks = 0
         self._progress_at_takeover = 0.0
+        self._drove = False  # since the deadman is pressed
         self._window: deque[float] = deque(maxlen=1 + self._ticks(settings.patience_s))
         self._wanted: Vector = np.full(len(lower), np.nan)
         self._rng = np.random.default_rng(0)
@@ -82,28 +84,33 @@ class SimulatedOperator:
         self._expert.act(row["privileged"], out)
         before, self._wanted = self._wanted, out.copy()
         progress = self._expert.progress(row["privileged"])
-        held = previous is not None and Mode(previous["mode"]) is Mode.HOLD
-        self._intent.resume = held and not self._intent.takeover  # a robot that waits is sent on its way
-        if previous is None or Mode(previous["mode"]) not in (Mode.POLICY, Mode.EXPERT):
-            self._ignored_ticks += self._intent.takeover
+        intent, mode = self._intent, None if previous is None else Mode(previous["mode"])
+        asked = previous is not None and bool(previous["help"])
+        # A robot that waits is sent on its way, unless it waits for help.
+        intent.resume = mode is Mode.HOLD and not intent.takeover and not asked
+        if previous is None or (mode not in _DRIVEN and (intent.takeover or not asked)):
+            self._ignored_ticks += intent.takeover
             if self._ignored_ticks > self._ticks(_PATIENCE_WITH_DEADMAN_S):
                 self._reset()  # lets go, to press anew
-            return self._intent
+            return intent
         self._ignored_ticks = 0
         disagreement = self._disagreement(previous["policy_action"], before)
-        if self._intent.takeover:
-            self._watch_for_hand_back(disagreement, progress)
+        if not intent.takeover:
+            self._watch_for_takeover(disagreement, progress, asked=asked)
+        elif self._drove and mode is Mode.POLICY:
+            self._reset()  # the rule took control back: lets go
         else:
-            self._watch_for_takeover(disagreement, progress)
-        return self._intent
+            self._drove = mode is Mode.EXPERT
+            self._watch_for_hand_back(disagreement, progress)
+        return intent
 
-    def _watch_for_takeover(self, disagreement: float, progress: float) -> None:
+    def _watch_for_takeover(self, disagreement: float, progress: float, *, asked: bool) -> None:
         self._window.append(progress)
         stuck = (
             len(self._window) == self._window.maxlen
             and max(self._window) - self._window[0] < self._settings.least_progress
         )
-        if disagreement <= self._settings.tolerance and not stuck:
+        if disagreement <= self._settings.tolerance and not stuck and not asked:
             self._seen_ticks = 0
             return
         if self._seen_ticks == 0:
@@ -111,7 +118,10 @@ class SimulatedOperator:
         self._seen_ticks += 1
         if self._seen_ticks < self._reaction_ticks:
             return
-        self._take(InterventionReason.NO_PROGRESS if stuck else InterventionReason.TOLERANCE, progress)
+        if asked:
+            self._take(InterventionReason.ASKED, progress)
+        else:
+            self._take(InterventionReason.NO_PROGRESS if stuck else InterventionReason.TOLERANCE, progress)
 
     def _watch_for_hand_back(self, disagreement: float, progress: float) -> None:
         self._held_ticks += 1
@@ -141,6 +151,7 @@ class SimulatedOperator:
         self._window.clear()
         self._seen_ticks = self._held_ticks = self._agreed_ticks = self._reaction_ticks = self._ignored_ticks = 0
         self._progress_at_takeover = 0.0
+        self._drove = False
 
     def _disagreement(self, policy: Vector, wanted: Vector) -> float:
         """Distance of what the policy wanted (as the bounds let it through) from what the operator had in mind."""

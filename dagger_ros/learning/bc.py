@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 
 from dagger_ros.contract import Contract, DaggerError, RowLayout
+from dagger_ros.learning.network import Array, Perceptrons, minimise
+from dagger_ros.learning.novelty import novelty_tensors
 
-__all__ = ["TrainingSettings", "train"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
+__all__ = ["Trained", "TrainingSettings", "train"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,8 @@ class TrainingSettings:
         input_noise: Standard deviation of noise on the inputs, in resolutions of the contract: a policy should
             not react to what its sensors cannot tell apart.
         threads: Of torch. One is fastest for networks of this size (research: 3 to 20 times).
+        bootstrap: Each member learns from frames drawn with replacement, so that the others can be asked how well
+            the policy does on what it has not seen.
     """
 
     members: int = 2
@@ -42,6 +41,23 @@ class TrainingSettings:
     weight_decay: float = 1e-5
     input_noise: float = 0.5
     threads: int = 1
+    bootstrap: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Args:
+        tensors: For `policy.MlpEnsemble`.
+        loss: Mean squared error at the end, in half bound ranges squared.
+        held_out: (N, A) what the members that had not seen a frame make of it, in the action's units; all members
+            where each has seen it.
+    """
+
+    tensors: dict[str, Array]
+    loss: float
+    held_out: Array
 
 
 def train(
@@ -52,7 +68,7 @@ def train(
     *,
     seed: int,
     progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Array], float]:
+) -> Trained:
     """Trains an ensemble from nothing.
 
     Args:
@@ -62,9 +78,6 @@ def train(
         settings: How.
         seed: Of first weights and of batches; the same seed and data give the same weights on one machine.
         progress: Called with the number of steps that were done since the last call.
-
-    Returns:
-        Tensors for `MlpEnsemble`, and the mean squared error at the end, in half bound ranges squared.
 
     Raises:
         DaggerError: If there is nothing to learn from, or it is not finite.
@@ -84,61 +97,40 @@ def train(
     inputs = torch.tensor((observations - mean) / scale, dtype=torch.float32)
     targets = torch.tensor((labels - middle) / half_range, dtype=torch.float32)
     noise = torch.tensor(settings.input_noise * resolution / scale, dtype=torch.float32)
-    network = _Network(settings.members, (inputs.shape[1], *settings.hidden, targets.shape[1]), generator)
-    optimizer = torch.optim.Adam(
-        network.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    loss = torch.zeros(())
-    for _ in range(settings.steps):
-        index = torch.randint(0, len(inputs), (settings.members, settings.batch), generator=generator)
+    members, count = settings.members, len(inputs)
+    network = Perceptrons(members, (inputs.shape[1], *settings.hidden, targets.shape[1]), generator)
+    drawn = torch.randint(0, count, (members, count), generator=generator) if settings.bootstrap else None
+
+    def loss() -> torch.Tensor:
+        index = torch.randint(0, count, (members, settings.batch), generator=generator)
+        if drawn is not None:
+            index = drawn.gather(1, index)
         batch = inputs[index]
         if settings.input_noise:
             batch = batch + noise * torch.randn(batch.shape, generator=generator)
         # The sum over members, so that each one learns as it would alone.
-        loss = ((network(batch) - targets[index]) ** 2).mean(dim=(1, 2)).sum()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        if progress is not None:
-            progress(1)
+        return ((network(batch) - targets[index]) ** 2).mean(dim=(1, 2)).sum()
+
+    last = minimise(
+        network,
+        loss,
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        progress=progress,
+    )
+    with torch.no_grad():
+        predicted = network(inputs[None]).numpy()
+    unseen = np.ones((members, count), bool)
+    if drawn is not None:
+        unseen[np.arange(members)[:, None], drawn.numpy()] = False
+        unseen[:, ~unseen.any(axis=0)] = True
+    held_out = np.average(predicted, axis=0, weights=np.broadcast_to(unseen[..., None], predicted.shape))
     tensors = network.tensors() | {
         "input_mean": mean.astype(np.float32),
         "input_scale": scale.astype(np.float32),
         "output_mean": middle.astype(np.float32),
         "output_scale": half_range.astype(np.float32),
     }
-    return tensors, float(loss.detach()) / settings.members
-
-
-class _Network:
-    """M perceptrons in one pass: (M, B, O) -> (M, B, A)."""
-
-    def __init__(self, members: int, sizes: tuple[int, ...], generator: torch.Generator) -> None:
-        self.weights, self.biases = [], []
-        for inputs, outputs in pairwise(sizes):
-            # The initialisation of torch.nn.Linear: uniform within 1 / sqrt(inputs).
-            bound = 1 / math.sqrt(inputs)
-            weight = torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator)
-            bias = torch.empty(members, 1, outputs).uniform_(-bound, bound, generator=generator)
-            self.weights.append(weight.requires_grad_())
-            self.biases.append(bias.requires_grad_())
-
-    @property
-    def parameters(self) -> list[torch.Tensor]:
-        return [*self.weights, *self.biases]
-
-    def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            values = torch.baddbmm(bias, values, weight)
-            if i < len(self.weights) - 1:
-                values = torch.relu(values)
-        return values
-
-    def tensors(self) -> dict[str, Array]:
-        result = {}
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            result[f"layer{i}.weight"] = weight.detach().numpy()
-            result[f"layer{i}.bias"] = bias.detach().numpy()
-        return result
+    tensors |= novelty_tensors(inputs.numpy())
+    return Trained(tensors, last / members, held_out * half_range + middle)

@@ -37,10 +37,12 @@ _GRAPH_TOPICS = {
     "expert/act": "dagger_ros/msg/OperatorAct",
     "joy": "sensor_msgs/msg/Joy",
     "supervisor/decision": "dagger_ros/msg/GateDecision",
+    "supervisor/help": "dagger_ros/msg/HelpRequest",
     "episode": "dagger_ros/msg/EpisodeEvent",
     "sim/tick": "dagger_ros/msg/SimTick",
     "estop": "std_msgs/msg/Bool",
 }
+_LATCHED = ("episode", "supervisor/help")
 
 
 class AggregatorNode(ContractNode):
@@ -188,12 +190,12 @@ class AggregatorNode(ContractNode):
             qos = self.qos.record
             if topic in observed:
                 qos = self.qos.sensor
-            elif topic == "episode":
+            elif topic in _LATCHED:
                 qos = EVENT_QOS
             elif topic in ("joy", "expert/act"):
                 qos = ACT_QOS
             self.create_subscription(message_class(type_), topic, partial(self._record, topic), qos, raw=True)
-            recorded[topic] = RecordedTopic(type_, reliable=topic not in observed, latched=topic == "episode")
+            recorded[topic] = RecordedTopic(type_, reliable=topic not in observed, latched=topic in _LATCHED)
         return recorded
 
     def _record(self, topic: str, data: bytes) -> None:

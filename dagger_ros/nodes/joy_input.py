@@ -6,9 +6,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import Joy, JoyFeedback
 
-from dagger_ros.contract import Act, Contract, DaggerError, Intent, Joystick, Label, Mode, Row, stamp_from_ns, stamp_ns
+from dagger_ros.contract import (
+    NEVER_NS,
+    Act,
+    Contract,
+    DaggerError,
+    Intent,
+    Joystick,
+    Label,
+    Mode,
+    Row,
+    stamp_from_ns,
+    stamp_ns,
+)
 from dagger_ros.contract.joystick import FAILURE_REASONS
 from dagger_ros.expert import JoystickLabeller, Pad, load_pad
 from dagger_ros.msg import OperatorAct
@@ -20,6 +32,8 @@ __all__ = ["LABELS", "JoyInput", "mapped_pad"]
 
 # takeover: the deadman takes control. shadow: it only says that the sticks are the label of what the policy does.
 LABELS = ("takeover", "shadow")
+# joy_node lets a pad tremble for 1 s at a time.
+_TREMBLE_AGAIN_S = 0.8
 
 
 def mapped_pad(contract: Contract, source: str | Path, pad: str) -> tuple[Joystick, Pad]:
@@ -92,10 +106,12 @@ class JoyInput:
         )
         self._node, self._on_deadman, self._horizon = node, on_deadman, horizon
         self._takes, self._shadow = False, labels == "shadow"
+        self._asked, self._trembles_ns = False, NEVER_NS
         self._corrections = self._labels = 0
         self._said = ""
         self._act = OperatorAct(operator_id=operator_id, contract_sha256=contract.sha256)
         self._publisher = node.create_publisher(OperatorAct, "expert/act", ACT_QOS)
+        self._feedback = node.create_publisher(JoyFeedback, "joy/set_feedback", ACT_QOS)
         node.create_subscription(Joy, "joy", self._on_joy, ACT_QOS)
 
     def problem(self) -> str:
@@ -114,6 +130,7 @@ class JoyInput:
         """At each period: repeats an emergency stop that is pressed, and logs why a pad is not believed."""
         if self.labeller.reader.estop and self.labeller.reader.is_heard(self._node.monotonic_ns()):
             self._publish(Act.ESTOP)
+        self._tremble()
         problem = self.problem()
         if problem == self._said:
             return
@@ -123,8 +140,18 @@ class JoyInput:
         else:
             self._node.get_logger().info("pad counts again")
 
+    def _tremble(self) -> None:
+        """The pad trembles while help is asked for, where it can."""
+        now_ns, trembles = self._node.monotonic_ns(), self._trembles_ns != NEVER_NS
+        again = now_ns - self._trembles_ns >= _TREMBLE_AGAIN_S * 1e9
+        if trembles == self._asked and not (self._asked and again):
+            return
+        self._trembles_ns = now_ns if self._asked else NEVER_NS
+        self._feedback.publish(JoyFeedback(type=JoyFeedback.TYPE_RUMBLE, intensity=float(self._asked)))
+
     def count(self, decision: Row) -> None:
-        """Takes a decided row: whether the expert took over or lets go, and the live count of labels."""
+        """Takes a decided row: whether help is asked for, whether the expert took over or lets go, how many labels."""
+        self._asked = bool(decision["help"])
         takes = bool(decision["mode"] == Mode.EXPERT and decision["expert_intent"] & Intent.TAKEOVER)
         if takes != self._takes:
             self._takes = takes

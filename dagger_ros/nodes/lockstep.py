@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dagger_ros.nodes.spin import poll
 from dagger_ros.nodes.supervisor import SupervisorNode
 from dagger_ros.sim.experts import labeller_of_rule
 from dagger_ros.sim.plant import TaskStatus
+from dagger_ros.supervisor import RuleOptions
 
 __all__ = ["LockstepGraph", "collect_round"]
 
@@ -30,7 +32,7 @@ class LockstepGraph:
         contract_path: The task contract.
         rule: Rule of the round.
         round_index: Number of the round.
-        beta: Schedule of rule `dagger`.
+        options: Of the rule; None: the default ones.
         policy: Folder of a checkpoint; None: no policy node.
         out: Folder of the round; None: nothing is recorded.
         expert: Whether there is an expert node.
@@ -43,7 +45,7 @@ class LockstepGraph:
         *,
         rule: str,
         round_index: int,
-        beta: str = "indicator",
+        options: RuleOptions | None = None,
         policy: Path | None = None,
         out: Path | None = None,
         expert: bool = True,
@@ -64,7 +66,10 @@ class LockstepGraph:
                 self._add(ExpertLabelNode, common | {"expert": labeller_of_rule(rule, round_index)})
             waits = {"needs_policy": policy is not None, "needs_expert": expert}
             about = {"rule": rule, "round": round_index}
-            self._add(SupervisorNode, common | waits | about | {"beta": beta, "auto_arm": True})
+            limits = {"policy": "" if policy is None else str(policy)}
+            self._add(
+                SupervisorNode, common | waits | about | limits | asdict(options or RuleOptions()) | {"auto_arm": True}
+            )
             self._aggregator: AggregatorNode | None = None
             if out is not None:
                 self._aggregator = self._add(AggregatorNode, common | about | {"out": str(out)})
@@ -131,7 +136,7 @@ def collect_round(
     *,
     rule: str,
     round_index: int,
-    beta: str,
+    options: RuleOptions,
     policy: Path | None,
     seeds: Sequence[int],
     on_episode: Callable[[TaskStatus], object],
@@ -143,7 +148,7 @@ def collect_round(
         folder: Of the round.
         rule: Of the run.
         round_index: Number of the round.
-        beta: Schedule of rule `dagger`.
+        options: Of the rule.
         policy: Folder of the checkpoint that drives; None in round 0.
         seeds: One for each episode.
         on_episode: Called after each one.
@@ -152,7 +157,7 @@ def collect_round(
         How many episodes were recorded.
     """
     with LockstepGraph(
-        contract_path, rule=rule, round_index=round_index, beta=beta, policy=policy, out=folder
+        contract_path, rule=rule, round_index=round_index, options=options, policy=policy, out=folder
     ) as graph:
         for seed in seeds:
             on_episode(graph.run_episode(seed))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, DaggerError, Mode, stamp_from_ns
+from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Mode, stamp_from_ns
 from dagger_ros.control import newest_ns
 from dagger_ros.msg import GateDecision, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
@@ -101,7 +101,9 @@ class PolicyNode(ContractNode):
 
     def _propose(self) -> None:
         self._observations.fill(self._row)
-        self._message.doubt = self._network.act(self._row["observation"], self._action)
+        scores = self._network.act(self._row["observation"], self._action)
+        for name in SCORES_OF_POLICY:
+            setattr(self._message, name, getattr(scores, name))
         stamp_from_ns(self._message.header.stamp, newest_ns(self._row, self.layout.seen_by_policy))
         self._publisher.publish(self._message)
         self._message.sequence += 1

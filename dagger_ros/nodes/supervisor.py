@@ -11,14 +11,29 @@ from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, TopicWriter, stamp_ns
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, Scores, TopicWriter, stamp_ns
 from dagger_ros.control import Deadlines, Inbox
-from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, OperatorAct, PolicyAction, SimTick
+from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, HelpRequest, OperatorAct, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
-from dagger_ros.supervisor import BETAS, RULES, Event, Gate, Reason, Response, make_rule, next_mode, response_bits
+from dagger_ros.policy import load_checkpoint
+from dagger_ros.supervisor import (
+    BETAS,
+    ROBOT_GATED,
+    RULES,
+    Event,
+    Gate,
+    Limits,
+    Reason,
+    Response,
+    RuleOptions,
+    help_words,
+    make_rule,
+    next_mode,
+    response_bits,
+)
 
 __all__ = ["SupervisorNode", "main"]
 
@@ -49,13 +64,35 @@ class SupervisorNode(ContractNode):
         )
         doubt_limit = self.parameter("doubt_limit", float("inf"), "largest doubt with which the policy may drive, > 0")
         sha256 = self.parameter("policy_sha256", "", "SHA-256 of the only weights that may drive; empty: any")
+        budget = self.parameter(
+            "budget", 0.01, "rule thrifty: share of the policy's ticks at which it may ask for help"
+        )
+        noise = self.parameter("expert_noise", 0.0, "rule lazy, in simulation: noise on what the expert executes")
+        policy = self.parameter(
+            "policy", "", "rules that ask for help: folder of the checkpoint with their limits; only its weights drive"
+        )
         if not doubt_limit > 0:
             raise DaggerError(f"parameter doubt_limit: expected a number > 0 (inf: no limit), got {doubt_limit:g}")
         if sha256 and len(sha256) != 64:
             raise DaggerError(f"parameter policy_sha256: expected 64 hex digits or nothing, got {sha256!r}")
+        options = RuleOptions(beta, budget, noise)
+        limits = None
+        if rule_name in ROBOT_GATED and self._round > 0:
+            if not policy:
+                raise DaggerError(
+                    f"rule {rule_name}: expected the parameter 'policy' (folder of a checkpoint), got nothing"
+                )
+            about, _ = load_checkpoint(policy, self.contract)
+            limits = Limits.fitted(rule_name, about.limits)
+            if sha256 not in ("", about.weights_sha256):
+                raise DaggerError(
+                    f"policy_sha256: expected that of the policy whose limits are used, {about.weights_sha256[:12]}, "
+                    f"or nothing; got {sha256[:12]}"
+                )
+            sha256 = about.weights_sha256
         self._gate = Gate(
             self.contract,
-            make_rule(rule_name, round_index=self._round, beta=beta),
+            make_rule(rule_name, round_index=self._round, options=options, limits=limits),
             auto_arm=auto_arm,
             needs_expert=self._needs_expert,
             doubt_limit=doubt_limit,
@@ -75,6 +112,8 @@ class SupervisorNode(ContractNode):
         self._decision = DecisionWriter(GateDecision(), self._row, self.contract.sha256)
         self._command_publisher = self.create_publisher(message_class(action.type), action.topic, self.qos.command)
         self._decision_publisher = self.create_publisher(GateDecision, "supervisor/decision", self.qos.record)
+        self._help = HelpRequest(rule=self._gate.rule.name, answer_s=self.contract.timing.help_answer_s or 0.0)
+        self._help_publisher = self.create_publisher(HelpRequest, "supervisor/help", EVENT_QOS)
         self.create_subscription(PolicyAction, "policy/action", self._on_policy, self.qos.command)
         self.create_subscription(ExpertAction, "expert/action", self._on_expert, self.qos.command)
         self.create_subscription(Bool, "estop", self._on_estop, self.qos.command)
@@ -100,6 +139,8 @@ class SupervisorNode(ContractNode):
         }
         self._limited_ticks, self._told_ticks = 0, self._ticks
         words = f"{mode.name}: {reasons.sentences() or 'nothing to object to'}"
+        if self._help.asked:
+            words += f"; asks for help: {self._help.reason}"
         return levels.get(mode, LEVEL_WARN), words, values
 
     def shut_down(self) -> None:
@@ -175,6 +216,8 @@ class SupervisorNode(ContractNode):
             return False, f"not armed: {faults} [{', '.join(f'{n}: {age}' for n, age in self._ages())}]"
         if event is Event.RESET_ESTOP and reasons & _ESTOP:
             return False, f"not reset, the cause persists: {(reasons & _ESTOP).sentences()}"
+        if event is Event.RESUME and self._help.asked:
+            return True, "the policy goes on at the next tick"
         if event is not Event.ARM and next_mode(mode, event) is mode:
             return False, f"{name} changes nothing in {mode.name}"
         return True, f"{name} at the next tick"
@@ -222,7 +265,25 @@ class SupervisorNode(ContractNode):
         self._publish_command()
         reasons = self._reasons()
         self._limited_ticks += bool(int(reasons) & _LIMITED)
-        self._decision_publisher.publish(self._decision.fill(row, reasons.words()))
+        decision = self._decision.fill(row, reasons.words())
+        self._decision_publisher.publish(decision)
+        if decision.help != self._help.asked:
+            self._ask_for_help(decision)
+
+    def _ask_for_help(self, decision: Any) -> None:
+        """Says that help is asked for, or is not any more."""
+        self._help.header, self._help.asked = decision.header, decision.help
+        self._help.round, self._help.episode = decision.round, decision.episode
+        self._help.reason = self._help_reason() if decision.help else ""
+        self._help_publisher.publish(self._help)
+        if decision.help and not self.lockstep:
+            self.get_logger().info(
+                f"help: rule={self._help.rule} reason={self._help.reason}", throttle_duration_sec=1.0
+            )
+
+    def _help_reason(self) -> str:
+        scores = Scores(*(float(self._row[name]) for name in Scores._fields))
+        return help_words(scores, self._gate.rule.limits.ask)
 
     def _publish_command(self) -> None:
         if np.isfinite(self._row["executed_action"]).all():

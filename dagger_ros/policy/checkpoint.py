@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from dagger_ros.contract import Contract, DaggerError, RowLayout
 from dagger_ros.contract.files import write_files
-from dagger_ros.policy.mlp import MlpEnsemble
+from dagger_ros.policy.ensemble import MlpEnsemble
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -37,6 +37,8 @@ class Checkpoint:
         actions: Name of each output.
         trained_on: For each round: its manifest's hash, episodes and labels.
         training: Settings and final loss of its training.
+        limits: On its scores, for the rule that they were fitted for: `rule`, `ask` and `back`, limits by name of the
+            score, and `fit`, what they were fitted on; empty: none.
         weights_sha256: Hash of the weights file; filled in when saved.
     """
 
@@ -48,6 +50,7 @@ class Checkpoint:
     actions: tuple[str, ...]
     trained_on: tuple[Mapping[str, Any], ...]
     training: Mapping[str, Any]
+    limits: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     schema: str = field(default=_SCHEMA)
 

@@ -3,15 +3,36 @@
 from dagger_ros.supervisor.arrivals import Arrival, Arrivals
 from dagger_ros.supervisor.checks import CHECKS
 from dagger_ros.supervisor.gate import Gate
+from dagger_ros.supervisor.help import help_words
 from dagger_ros.supervisor.modes import TRANSITIONS, Event, next_mode
 from dagger_ros.supervisor.reasons import ABOUT, INPUT_BITS, About, Reason, Response, response_bits
-from dagger_ros.supervisor.rules import BETAS, RULES, BehaviourCloning, Beta, Dagger, HumanGated, Rule, make_rule
+from dagger_ros.supervisor.rules import (
+    BETAS,
+    FEWEST_TICKS,
+    ROBOT_GATED,
+    RULES,
+    BehaviourCloning,
+    Beta,
+    Dagger,
+    HumanGated,
+    Lazy,
+    Limits,
+    RobotGated,
+    Rule,
+    RuleOptions,
+    Situation,
+    Thrifty,
+    fit_thrifty,
+    make_rule,
+)
 
 __all__ = [
     "ABOUT",
     "BETAS",
     "CHECKS",
+    "FEWEST_TICKS",
     "INPUT_BITS",
+    "ROBOT_GATED",
     "RULES",
     "TRANSITIONS",
     "About",
@@ -23,9 +44,17 @@ __all__ = [
     "Event",
     "Gate",
     "HumanGated",
+    "Lazy",
+    "Limits",
     "Reason",
     "Response",
+    "RobotGated",
     "Rule",
+    "RuleOptions",
+    "Situation",
+    "Thrifty",
+    "fit_thrifty",
+    "help_words",
     "make_rule",
     "next_mode",
     "response_bits",

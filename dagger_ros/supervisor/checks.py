@@ -7,13 +7,14 @@ tick and their bits are OR-ed, so their order cannot matter.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Fields, RowLayout
+from dagger_ros.contract import NEVER_NS, Fields, RowLayout, Scores
 from dagger_ros.supervisor.arrivals import LeakyBucket
 from dagger_ros.supervisor.limits import Vector, beyond, finite, outside
 from dagger_ros.supervisor.reasons import Reason
@@ -86,6 +87,9 @@ class TickView:
         self.budget_ns = round(timing.latency_budget_s * 1e9)
         self.jump = np.array([d.jump_limit for d in action.dimensions_])
         self.tracking = np.array([d.tracking_limit or np.inf for d in action.dimensions_])
+        self._lower, self._upper = (
+            np.array([getattr(d, end) for d in action.dimensions_]) for end in ("lower", "upper")
+        )
         # Without a limit too, a doubt that is infinite is no doubt that anybody measured.
         self.doubt_limit, self.policy_sha256 = min(doubt_limit, sys.float_info.max), policy_sha256
         self.policy = Proposal("policy", timing.policy_max_age_s, max(ages_ns))
@@ -101,7 +105,7 @@ class TickView:
         self.start: Vector
         self.measured: Vector | None = None
         self.boxed: list[tuple[Vector, Vector, Vector]]
-        self.doubt: float
+        self.scores = Scores()
         self.sha256: bytes
         self.driving_sha256 = b""
         self.pressed = self.pressed_anew = False
@@ -114,12 +118,13 @@ class TickView:
         self.late, self.flapping = LeakyBucket(), LeakyBucket()
         self._open_stamp_ns = self._answered_stamp_ns = NEVER_NS
 
-    def read(self, row: Fields, *, takeover: bool) -> None:
+    def read(self, row: Fields, *, takeover: bool, labels: bool) -> None:
         """Takes the inputs of a row.
 
         Args:
             row: Its fields, with times, observations and proposals filled in; vectors are kept until the next tick.
             takeover: The deadman is pressed.
+            labels: The expert's action is what it would do.
         """
         self.last_time_ns, self.last_monotonic_ns = self.time_ns, self.monotonic_ns
         self.time_ns, self.monotonic_ns = row["time_ns"], row["monotonic_ns"]
@@ -132,9 +137,18 @@ class TickView:
         self.boxed = [(self._layout.stream(row, i), lower, upper) for i, lower, upper in self._boxes]
         self.policy.read(row, self.time_ns, self.monotonic_ns)
         self.expert.read(row, self.time_ns, self.monotonic_ns)
-        self.doubt, self.sha256 = row["doubt"], row["policy_sha256"]
+        self.sha256 = row["policy_sha256"]
+        discrepancy = self._discrepancy() if labels and self.policy.received else np.nan
+        self.scores = Scores(row["doubt"], row["novelty"], row["deviation"], row["risk"], discrepancy)
         self._time_the_policy()
         self._watch_the_deadman(takeover)
+
+    def _discrepancy(self) -> float:
+        """Distance of the two proposals, each within the bounds, in half bound ranges."""
+        policy = np.minimum(np.maximum(self.policy.action, self._lower), self._upper)
+        policy -= np.minimum(np.maximum(self.expert.action, self._lower), self._upper)
+        policy /= self._upper - self._lower
+        return 2.0 * math.sqrt(float(policy @ policy))
 
     def _time_the_policy(self) -> None:
         """Fills `late` with answers that took too long, and drains it with the others."""
@@ -218,7 +232,7 @@ def _policy_late(tick: TickView) -> int:
 
 def _policy_doubt(tick: TickView) -> int:
     """Doubt that is not a number is not below any limit."""
-    doubts = tick.policy.received and not tick.doubt <= tick.doubt_limit
+    doubts = tick.policy.received and not tick.scores.doubt <= tick.doubt_limit
     return int(Reason.POLICY_DOUBT) if doubts else 0
 
 

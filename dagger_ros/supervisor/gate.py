@@ -8,15 +8,29 @@ bit of `Reason`. Whatever comes in, what goes out is finite and within every lim
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Contract, Fields, Intent, Interface, Label, Mode, Row, RowLayout
+from dagger_ros.contract import (
+    NEVER_NS,
+    Contract,
+    DaggerError,
+    Fields,
+    Intent,
+    Interface,
+    Label,
+    Mode,
+    Row,
+    RowLayout,
+    Scores,
+)
 from dagger_ros.supervisor.checks import CHECKS, TickView
+from dagger_ros.supervisor.help import HelpWatch
 from dagger_ros.supervisor.limits import Limiter, Vector, finite
 from dagger_ros.supervisor.modes import Event, events_of, next_mode
 from dagger_ros.supervisor.reasons import Reason, Response, response_bits
-from dagger_ros.supervisor.rules import Rule
+from dagger_ros.supervisor.rules import Rule, Situation
 
 __all__ = ["Gate"]
 
@@ -37,9 +51,10 @@ _EXPERT_SILENT = int(
 # As plain numbers: operations on flags are slow, and these are done at every tick.
 _TRACKING, _WORKSPACE, _HANDOVER = int(Reason.TRACKING), int(Reason.WORKSPACE), int(Reason.HANDOVER)
 _WANTS_LABEL, _WANTS_TAKEOVER, _WANTS_RESUME = int(Intent.LABEL), int(Intent.TAKEOVER), int(Intent.RESUME)
+_UNATTENDED, _HELP_UNANSWERED = int(Intent.UNATTENDED), int(Reason.HELP_UNANSWERED)
 # Whose expert may drive: a script, or a person with the deadman pressed, be it to drive or only to label.
 _CONSENTS = int(Intent.TAKEOVER | Intent.LABEL | Intent.UNATTENDED)
-_LOCK_REQUEST, _HOLD_REQUEST = Event.LOCK.bit, Event.HOLD.bit
+_LOCK_REQUEST, _HOLD_REQUEST, _RESUME_REQUEST = Event.LOCK.bit, Event.HOLD.bit, Event.RESUME.bit
 _STOPPED = {Mode.LOCKED: int(Reason.NOT_ARMED), Mode.HOLD: int(Reason.HELD), Mode.ESTOP: int(Reason.ESTOP)}
 
 
@@ -54,6 +69,9 @@ class Gate:
         needs_expert: The policy drives only while the expert node is heard, so that somebody can take over.
         doubt_limit: Largest doubt of the policy's ensemble with which it may drive, > 0.
         policy_sha256: The only weights that may drive; empty: any, but never other ones than control was given to.
+
+    Raises:
+        DaggerError: If the rule asks for help, and the contract does not say how long an answer may take.
     """
 
     def __init__(
@@ -66,7 +84,12 @@ class Gate:
         doubt_limit: float = math.inf,
         policy_sha256: bytes = b"",
     ) -> None:
-        action = contract.action
+        action, answer_s = contract.action, contract.timing.help_answer_s
+        if rule.hands_back and answer_s is None:
+            raise DaggerError(
+                f"rule {rule.name}: expected timing.help_answer_s in contract {contract.name}, how long a request for "
+                "help may stay unanswered before the robot is held; found nothing"
+            )
         self._layout = RowLayout(contract)
         self.mode = Mode.LOCKED
         self.rule = rule
@@ -85,6 +108,8 @@ class Gate:
         self._interventions = 0
         self._begins = False
         self._waits_for_person = False
+        self._handed_back = False  # by the rule, while the deadman was pressed
+        self._help = HelpWatch(answer_s)
         self._was_outside = False
         self._driver: Mode | None = None  # who drove last; the first one after a lock takes over from nobody
         self._forget()
@@ -99,6 +124,12 @@ class Gate:
         self.rule.start_episode(seed)
         self._begins = True
 
+    def take_limits(self, row: Row) -> None:
+        """Takes the limits on scores that were in force at a recorded tick, if there were any."""
+        ask, back = (Scores(*row[name].tolist()) for name in ("ask_limits", "back_limits"))
+        if ask.given() or back.given():
+            self.rule.limits = replace(self.rule.limits, ask=ask, back=back)
+
     def go_on_from(self, row: Row) -> None:
         """Takes a decided row as the gate's own last tick: how a recorded run is joined in the middle.
 
@@ -106,7 +137,8 @@ class Gate:
         """
         fields = self._layout.fields(row)
         self.mode = Mode(fields["mode"])
-        self._view.read(fields, takeover=bool(fields["expert_intent"] & _WANTS_TAKEOVER))
+        intent = fields["expert_intent"]
+        self._view.read(fields, takeover=bool(intent & _WANTS_TAKEOVER), labels=bool(intent & _WANTS_LABEL))
         self._view.driving_sha256 = self._view.sha256 if self.mode is Mode.POLICY else b""
         self._waits_for_person = self.mode is Mode.HOLD
         self._was_outside = bool(fields["reasons"] & _WORKSPACE)
@@ -140,12 +172,13 @@ class Gate:
 
     def _decide(self, row: Row, fields: Fields) -> None:
         view, before, intent = self._view, self.mode, fields["expert_intent"]
-        view.read(fields, takeover=bool(intent & _WANTS_TAKEOVER))
+        view.read(fields, takeover=bool(intent & _WANTS_TAKEOVER), labels=bool(intent & _WANTS_LABEL))
         view.start = self._start()
         bits = fields["reasons"]
         for check in self.checks:
             bits |= check(view)
-        self._change_mode(bits, intent, fields["requests"])
+        limits = self.rule.limits  # in force now; the rule may fit them to this tick
+        bits |= self._change_mode(bits, intent, fields["requests"])
         view.driving_sha256 = view.sha256 if self.mode is Mode.POLICY else b""
         if self.mode is Mode.EXPERT and before is not Mode.EXPERT:
             self._interventions += 1
@@ -157,6 +190,8 @@ class Gate:
         driven = self.mode is Mode.EXPERT
         row["mode"] = self.mode
         row["reasons"] = bits
+        row["discrepancy"], row["help"] = view.scores.discrepancy, self._help.asked
+        row["ask_limits"], row["back_limits"] = limits.ask, limits.back
         row["intervention"] = self._interventions if driven else 0
         row["intervention_reason"] = fields["expert_reason"] if driven else 0
         labelled = bool(intent & _WANTS_LABEL) and not bits & _EXPERT_UNUSABLE
@@ -171,8 +206,9 @@ class Gate:
         self._eased_until_ns = NEVER_NS
         self._limiter.last_ns = NEVER_NS
 
-    def _change_mode(self, bits: int, intent: int, requests: int) -> None:
-        fresh = not bits & _LOCK
+    def _change_mode(self, bits: int, intent: int, requests: int) -> int:
+        """Gives the bit of a request for help that nobody answered."""
+        fresh, before = not bits & _LOCK, self.mode
         if requests:
             self._obey(fresh, requests)
         if self._view.pressed_anew and not requests & _HOLD_REQUEST:
@@ -183,15 +219,14 @@ class Gate:
         if self._auto_arm and self.mode is Mode.LOCKED and fresh:
             self._take(Event.ARM)
             self._take(Event.RESUME)
-        if not self._waits_for_person:
-            for event in self.rule.events(self.mode, takeover=self._view.pressed, resume=bool(intent & _WANTS_RESUME)):
-                if event is not Event.TAKEOVER or consents:
-                    self.mode = next_mode(self.mode, event)
-            if self._view.pressed:
-                self.mode = next_mode(self.mode, Event.TAKEOVER)  # whatever the rule
+        asks = not self._waits_for_person and self._follow_rule(intent, consents=consents)
+        dismissed = bool(requests & _RESUME_REQUEST) or (before is Mode.HOLD and self.mode is Mode.POLICY)
+        unanswered = 0
+        if self._help.watch(self.mode, asks=asks, dismissed=dismissed, now_ns=self._view.monotonic_ns):
+            unanswered = _HELP_UNANSWERED
         outside = bool(bits & _WORKSPACE)
         crossed, self._was_outside = outside and not self._was_outside, outside
-        if self.mode is Mode.POLICY and bits & self._hold_policy:
+        if self.mode is Mode.POLICY and (bits | unanswered) & self._hold_policy:
             self.mode = next_mode(self.mode, Event.HOLD)
         elif self.mode is Mode.EXPERT and (bits & _HOLD_EXPERT or crossed):
             self.mode = next_mode(self.mode, Event.HOLD)
@@ -203,6 +238,24 @@ class Gate:
         # Nor who was stopped in an emergency, whatever was reset, while its cause persists.
         if bits & _ESTOP:
             self.mode = next_mode(self.mode, Event.ESTOP)
+        return unanswered
+
+    def _follow_rule(self, intent: int, *, consents: bool) -> bool:
+        """Does what the rule says, and gives whether it asks for help. A deadman that is pressed anew drives."""
+        view = self._view
+        if self._auto_arm and self.mode is Mode.HOLD and intent & _UNATTENDED:
+            self._take(Event.RESUME)  # nobody is there to do it
+        before = self.mode
+        for event in self.rule.events(Situation(before, view.pressed, bool(intent & _WANTS_RESUME), view.scores)):
+            if event is not Event.TAKEOVER or consents:
+                self.mode = next_mode(self.mode, event)
+        if self.rule.hands_back and before is Mode.EXPERT and self.mode is Mode.POLICY:
+            self._handed_back = True
+        elif view.pressed_anew or not view.pressed:
+            self._handed_back = False
+        if view.pressed and not self._handed_back:
+            self.mode = next_mode(self.mode, Event.TAKEOVER)  # whatever the rule
+        return self.rule.asks
 
     def _obey(self, fresh: bool, requests: int) -> None:
         """What people asked for since the last tick."""
@@ -229,6 +282,7 @@ class Gate:
             requested[:] = fields["policy_action"]
         elif self.mode is Mode.EXPERT:
             requested[:] = fields["expert_action"]
+            self.rule.disturb(requested, limiter.half_range)
         else:
             requested[:] = self._stop_action(blocked=bool(bits & _TRACKING) and not bits & _LOCK)
         executed: Vector = fields["executed_action"]

@@ -43,6 +43,7 @@ class Limiter:
 
     Attributes:
         bounds: Lowest and highest action, (A,) each.
+        half_range: (A,) half the way between them.
         last: (A,) the action that was emitted last, in its units; NaN: none, and none known to start from.
         last_ns: When, on the monotonic clock; `NEVER_NS`: no action was emitted since the last `seed`.
         in_bounds: Whether what the next action starts from lies within the bounds; not where it is NaN.
@@ -63,6 +64,7 @@ class Limiter:
         self._twice_up = 2.0 * self._up
         self._slack = self._speed * (self._period_ns * 1e-9 * _ROUNDING)
         self._both_bounds = np.stack(self.bounds)
+        self.half_range = (self.bounds[1] - self.bounds[0]) / 2
         # Smallest difference that can be told between two actions.
         self._grain = 8 * np.finfo(np.float64).eps * np.abs(self._both_bounds).max(axis=0)
         size = len(dimensions)

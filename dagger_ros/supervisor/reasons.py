@@ -54,6 +54,7 @@ class Reason(enum.IntFlag):
     POLICY_JUMP = enum.auto()
     POLICY_LATE = enum.auto()
     POLICY_DOUBT = enum.auto()
+    HELP_UNANSWERED = enum.auto()
     EXPERT_NEVER = enum.auto()
     EXPERT_STALE = enum.auto()
     EXPERT_FUTURE = enum.auto()
@@ -166,6 +167,10 @@ ABOUT: Mapping[Reason, About] = {
     Reason.POLICY_DOUBT: About(
         Response.HOLD_POLICY,
         "the policy doubts its proposal more than the rule allows, or does not know how much",
+    ),
+    Reason.HELP_UNANSWERED: About(
+        Response.HOLD_POLICY,
+        "the rule asked for help, and nobody took over or let the policy go on within `help_answer_s`",
     ),
     Reason.EXPERT_NEVER: About(Response.HOLD_EXPERT, "the expert node never said anything"),
     Reason.EXPERT_STALE: About(

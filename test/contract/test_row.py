@@ -45,6 +45,8 @@ def test_row_survives_its_message_bit_for_bit(contract: Contract) -> None:
         field = layout.dtype[name].base
         if field.kind == "f":
             row[name] = rng.normal(size=row[name].shape)
+        elif field.kind == "b":
+            row[name] = True
         elif field.kind in "iu":
             row[name] = rng.integers(0, 100, size=row[name].shape)
         else:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench import PEG, PERIOD_NS
-from dagger_ros.contract import Contract, RowLayout
+from dagger_ros.contract import SCORES_OF_POLICY, Contract, RowLayout
 from dagger_ros.control import Inbox
 from dagger_ros.supervisor import Event, Reason
 
@@ -29,6 +29,9 @@ def proposal(sequence: int, **changes: Any) -> Any:
         "policy_sha256": "a" * 64,
         "round": 3,
         "doubt": 0.25,
+        "novelty": 0.5,
+        "deviation": 0.75,
+        "risk": 0.125,
         "operator_id": "Ada",
         "action": [0.1, 0.2, 0.3],
         "label": True,
@@ -77,7 +80,8 @@ def test_proposals_and_their_provenance_stand_in_the_row() -> None:
     assert row["expert_action"].tolist() == [0.0, 0.0, -0.1]
     assert (row["policy_receive_ns"], row["expert_receive_ns"]) == (NOW_NS - 5, NOW_NS - 3)
     assert row["policy_stamp_ns"] == row["expert_stamp_ns"] == NOW_NS
-    assert (row["doubt"], row["policy_round"], row["policy"]) == (0.25, 3, b"pi_003")
+    assert [row[name] for name in SCORES_OF_POLICY] == [0.25, 0.5, 0.75, 0.125]
+    assert (row["policy_round"], row["policy"]) == (3, b"pi_003")
     assert (row["operator_id"], row["expert_intent"], row["expert_reason"]) == (b"Ada", 3, 4)
     assert row["reasons"] == 0
 

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import contract_path, weak_policy
+from conftest import contract_path, limits_for, weak_policy
 from dagger_ros.contract import Contract, RowLayout, load_contract
 from dagger_ros.control import ControlTick, replay
 from dagger_ros.policy import load_checkpoint
-from dagger_ros.supervisor import ABOUT, Gate, Reason, Response, make_rule, response_bits
+from dagger_ros.supervisor import ABOUT, Gate, Limits, Reason, Response, RuleOptions, make_rule, response_bits
 
 pytest.importorskip("mujoco")
 from dagger_ros.sim import Perturbation, load_plant, rollout
@@ -21,10 +21,12 @@ REFUSED = response_bits(*(r for r in Response if r > Response.LIMIT))
 
 
 def gate_of(contract: Contract, rule: str) -> Gate:
-    return Gate(contract, make_rule(rule, round_index=1, beta="exponential"), auto_arm=True)
+    options = RuleOptions(beta="exponential", budget=0.2, expert_noise=0.1)
+    limits = Limits.fitted(rule, limits_for(rule))
+    return Gate(contract, make_rule(rule, round_index=1, options=options, limits=limits), auto_arm=True)
 
 
-@pytest.mark.parametrize("rule", ["hg", "dagger"])
+@pytest.mark.parametrize("rule", ["hg", "dagger", "lazy", "thrifty"])
 @pytest.mark.parametrize("settings", [{}, {"observation_delay_s": 0.1, "observation_drop": 0.3}])
 def test_recorded_run_is_decided_again_to_the_same_bytes(
     task: str, rule: str, settings: dict[str, float], tmp_path: Any
@@ -35,9 +37,11 @@ def test_recorded_run_is_decided_again_to_the_same_bytes(
     labeller = make_labeller(labeller_of_rule(rule, 1), contract)
     control = ControlTick(layout, gate_of(contract, rule), labeller, policy)
     plant = load_plant(contract, path, Perturbation(**settings))
-    for seed in (3, 4):
+    for seed in (3, 4, 5):
         rows, _ = rollout(plant, control, layout, seed=seed, ticks=contract.horizon_ticks)
         assert replay(rows, gate_of(contract, rule)).tobytes() == rows.tobytes()
+    # The limits of thrifty follow from what was in the episodes before, and in the row.
+    assert rule != "thrifty" or len(np.unique(rows["ask_limits"], axis=0)) > 1
 
 
 @pytest.mark.parametrize("start", [1, 7, 20])

@@ -47,7 +47,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 labelled.append(rows[rows["label_source"] == Label.EXPERT])
             rows = np.concatenate(labelled)
             settings = TrainingSettings(members=1, steps=1500)
-            tensors, _ = train(contract, rows["observation"], rows["expert_action"], settings, seed=0)
+            tensors = train(contract, rows["observation"], rows["expert_action"], settings, seed=0).tensors
             about = Checkpoint("pi", 0, contract.sha256, 0, layout.columns(), contract.action.dimensions, (), {})
             save_checkpoint(folder / task, about, tensors)
             policy = load_checkpoint(folder / task, contract)

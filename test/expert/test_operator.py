@@ -134,3 +134,55 @@ def test_deadman_that_has_no_effect_is_let_go_to_be_pressed_anew() -> None:
     assert pressed[0]
     assert pressed.index(False) == round(0.5 * PEG.timing.control_rate_hz)
     assert not any(pressed[pressed.index(False) :])
+
+
+class Asked(Watch):
+    """A graph whose rule asks for help and takes control back; the operator would leave the policy alone."""
+
+    def see(self, mode: Mode, *, asked: bool) -> ExpertIntent:
+        row = LAYOUT.new(1)[0]
+        row["privileged"] = self.time(moving=True)
+        intent = self.operator.label(row, self.previous, row["expert_action"])
+        row["policy_action"] = [0.6 * 0.24, 0, 0]  # beyond what it agrees with, within what it lets pass
+        row["mode"], row["help"] = mode, asked
+        self.previous = row
+        return intent
+
+    def press(self, mode: Mode) -> int:
+        """Ticks from the request to the press."""
+        operator = OperatorSettings(**{**SETTINGS.__dict__, "tolerance": 0.8})
+        self.operator = SimulatedOperator(StillExpert(), operator, PEG)
+        self.operator.start_episode(0)
+        self.see(Mode.POLICY, asked=False)
+        self.see(mode, asked=True)
+        for i in range(20):
+            if self.see(mode, asked=True).takeover:
+                return i
+        return -1
+
+
+@pytest.mark.parametrize("mode", [Mode.POLICY, Mode.HOLD])
+def test_operator_answers_a_request_for_help_a_reaction_time_later(mode: Mode) -> None:
+    watch = Asked()
+    assert watch.press(mode) == 2  # 0.15 s are 3 ticks
+    assert watch.see(mode, asked=True).reason is InterventionReason.ASKED
+    watch.see(Mode.EXPERT, asked=False)
+    assert watch.see(Mode.EXPERT, asked=False).takeover
+
+
+def test_operator_does_not_send_a_robot_on_its_way_that_waits_for_help() -> None:
+    watch = Asked()
+    watch.see(Mode.HOLD, asked=True)
+    assert not watch.see(Mode.HOLD, asked=False).resume
+    assert watch.see(Mode.HOLD, asked=False).resume
+
+
+def test_operator_lets_go_when_the_rule_has_taken_control_back() -> None:
+    watch = Asked()
+    watch.press(Mode.POLICY)
+    assert watch.see(Mode.POLICY, asked=True).takeover  # it has not reached the gate yet
+    watch.see(Mode.EXPERT, asked=False)
+    assert watch.see(Mode.EXPERT, asked=False).takeover
+    watch.see(Mode.POLICY, asked=False)
+    intent = watch.see(Mode.POLICY, asked=False)
+    assert (intent.takeover, intent.resume) == (False, False)

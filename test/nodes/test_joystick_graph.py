@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from conftest import contract_path
+from conftest import contract_path, limits_for, weak_policy
 from dagger_ros.contract import (
     Act,
     DaggerError,
@@ -21,14 +21,16 @@ from dagger_ros.contract import (
     load_contract,
 )
 from dagger_ros.dataset import read_episode, read_rows
+from dagger_ros.policy import load_checkpoint
 
 rclpy = pytest.importorskip("rclpy")
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import Joy, JoyFeedback
 
+from dagger_ros.msg import HelpRequest
 from dagger_ros.nodes.aggregator import AggregatorNode
 from dagger_ros.nodes.expert_label import ExpertLabelNode
 from dagger_ros.nodes.joystick_monitor import JoystickMonitor
-from dagger_ros.nodes.qos import ACT_QOS
+from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.nodes.supervisor import SupervisorNode
 from dagger_ros.supervisor import Reason
 from rest import BACK, DEADMAN, DPAD_Y, EAST, LEFT_PRESS, LEFT_STICK_Y, SOUTH, START, WEST, Person, rest_of_the_graph
@@ -255,3 +257,73 @@ def test_monitor_shows_what_the_pad_does_and_drives_nothing(patient: Path, ros_d
     pictures: list[Any] = []
     monitor.run(pictures.append, topic="joy", pictures=2)
     assert len(pictures) == 2
+
+
+def test_request_for_help_reaches_the_person_and_holds_without_an_answer(
+    ros_domain: int, patient: Path, tmp_path: Path
+) -> None:
+    contract = load_contract(patient)
+    # Whatever the policy says of itself is above this.
+    limits = {"rule": "safe", "ask": {"doubt": -1.0}, "back": {"discrepancy": -1.0}, "back_ticks": 1}
+    policy = weak_policy("peg", tmp_path / "pi_000", contract=contract, limits=limits)
+    requests: list[Any] = []
+    trembles: list[float] = []
+    with rest_of_the_graph(ros_domain, lambda context: Person(context, contract)) as person:
+        given = {"contract": str(patient)}
+        nodes = [
+            SupervisorNode(given | {"rule": "safe", "policy": str(policy)}, person.node.context),
+            ExpertLabelNode(given | {"expert": "joystick", "operator_id": "ada"}, person.node.context),
+        ]
+        for node in nodes:
+            person.executor.add_node(node)
+        person.policy_sha256 = load_checkpoint(policy, contract)[0].weights_sha256
+        person.node.create_subscription(HelpRequest, "supervisor/help", requests.append, EVENT_QOS)
+        person.node.create_subscription(
+            JoyFeedback, "joy/set_feedback", lambda message: trembles.append(message.intensity), ACT_QOS
+        )
+        person.arm()
+        person.press(SOUTH)
+        person.until(lambda: any(d.mode == Mode.POLICY and d.help for d in person.decisions))
+        person.let_go(SOUTH)
+        person.until(lambda: any(d.reasons & Reason.HELP_UNANSWERED for d in person.decisions))
+        assert person.decisions[-1].mode == Mode.HOLD
+        person.until(lambda: bool(requests) and bool(trembles))
+        assert trembles[0] == 1.0
+        request = requests[-1]
+        assert (request.asked, request.rule, request.answer_s) == (True, "safe", contract.timing.help_answer_s)
+        assert request.reason == "doubt 0 above -1"
+        person.until(lambda: any("asks for help: doubt 0 above -1" in v.message for v in person.verdicts))
+        person.press(DEADMAN)
+        person.until_mode(Mode.EXPERT)
+        person.until(lambda: not requests[-1].asked and trembles[-1] == 0.0)
+        # A person may let it go on without an answer: that is an answer too.
+        person.let_go(DEADMAN)
+        person.until_mode(Mode.HOLD)
+        person.until(lambda: person.ask("resume").success)
+        person.until(lambda: person.decisions[-1].mode == Mode.POLICY and person.decisions[-1].help)
+        assert person.ask("resume").message == "the policy goes on at the next tick"
+        for node in nodes:
+            node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"rule": "lazy"}, r"rule lazy: expected the parameter 'policy' \(folder of a checkpoint\), got nothing"),
+        ({"rule": "lazy", "policy": "pi_000"}, "rule lazy: expected a policy whose limits were fitted for this rule"),
+        ({"rule": "thrifty", "budget": 0.0}, "budget: expected a share of the policy's ticks between 0 and 1, got 0"),
+        ({"rule": "safe", "policy": "pi_000", "policy_sha256": "b" * 64}, "policy_sha256: expected that of the policy"),
+    ],
+)
+def test_rule_that_asks_is_refused_without_what_it_needs(
+    ros_domain: int, patient: Path, tmp_path: Path, parameters: dict[str, Any], message: str
+) -> None:
+    policy = weak_policy("peg", tmp_path / "pi_000", contract=load_contract(patient), limits=limits_for("safe"))
+    given = parameters | ({"policy": str(policy)} if "policy" in parameters else {})
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    try:
+        with pytest.raises(DaggerError, match=message):
+            SupervisorNode({"contract": str(patient), **given}, context)
+    finally:
+        context.try_shutdown()

@@ -10,19 +10,29 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import by_joint_position, contract_path, weak_policy
+from conftest import by_joint_position, contract_path, limits_for, weak_policy
 from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import ControlTick
-from dagger_ros.dataset import check_round, finish_round, labelled_frames, load_round, read_episode, read_rows
+from dagger_ros.dataset import (
+    check_round,
+    finish_round,
+    labelled_frames,
+    load_round,
+    read_episode,
+    read_rows,
+    training_episodes,
+)
 from dagger_ros.policy import load_checkpoint
 from dagger_ros.sim import Perturbation, load_plant, rollout
 from dagger_ros.sim.experts import labeller_of_rule, make_labeller
-from dagger_ros.supervisor import Gate, make_rule
+from dagger_ros.supervisor import ROBOT_GATED, Gate, Limits, RuleOptions, make_rule
 
 pytest.importorskip("rclpy")
 from dagger_ros.nodes.lockstep import LockstepGraph
 
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.usefixtures("ros_domain")]
+
+OPTIONS = RuleOptions(beta="exponential", budget=0.2, expert_noise=0.1)
 
 
 def without_ros(
@@ -30,10 +40,12 @@ def without_ros(
 ) -> list[Any]:
     contract = load_contract(contract_path(task))
     plant = load_plant(contract, contract_path(task), Perturbation(**perturbation))
-    gate = Gate(contract, make_rule(rule, round_index=round_index, beta="exponential"), auto_arm=True)
+    loaded = load_checkpoint(policy, contract) if policy else None
+    limits = Limits.fitted(rule, loaded[0].limits) if loaded and rule in ROBOT_GATED else None
+    gate = Gate(contract, make_rule(rule, round_index=round_index, options=OPTIONS, limits=limits), auto_arm=True)
     labeller = make_labeller(labeller_of_rule(rule, round_index), contract)
     layout, ticks = RowLayout(contract), contract.horizon_ticks
-    control = ControlTick(layout, gate, labeller, load_checkpoint(policy, contract) if policy else None)
+    control = ControlTick(layout, gate, labeller, loaded)
     return [
         rollout(plant, control, layout, seed=seed, ticks=ticks, round_index=round_index, episode=i)[0]
         for i, seed in enumerate(seeds)
@@ -46,6 +58,8 @@ def without_ros(
         ("hg", 0, {}),
         ("hg", 1, {}),
         ("dagger", 1, {}),
+        ("lazy", 1, {}),
+        ("thrifty", 1, {}),
         ("hg", 1, {"observation_delay_s": 0.1, "observation_drop": 0.2, "observation_noise": 1.0}),
     ],
 )
@@ -53,13 +67,13 @@ def test_graph_and_in_process_rollouts_give_the_same_rows(
     task: str, rule: str, round_index: int, perturbation: dict[str, float], tmp_path: Path
 ) -> None:
     contract, seeds = load_contract(contract_path(task)), [21, 22]
-    policy = weak_policy(task, tmp_path / "pi_000") if round_index else None
+    policy = weak_policy(task, tmp_path / "pi_000", limits=limits_for(rule)) if round_index else None
     out = tmp_path / "round"
     with LockstepGraph(
         contract_path(task),
         rule=rule,
         round_index=round_index,
-        beta="exponential",
+        options=OPTIONS,
         policy=policy,
         out=out,
         perturbation=perturbation,
@@ -159,7 +173,7 @@ def test_round_says_who_did_what(round_folder: Path) -> None:
     assert [e.seed for e in round_.episodes] == [1, 2]
     assert round_.operator_id == "scripted peg expert"
     assert all(e.success and e.takeover_reasons == {"demonstration": 1} for e in round_.episodes)
-    observations, labels = labelled_frames([round_folder], contract)
+    observations, labels = labelled_frames(training_episodes([round_folder], contract))
     assert len(observations) == len(labels) == round_.labels > 50
     info = read_episode(round_folder / "episodes" / "000001")
     assert (info.seed, info.success, info.contract_sha256) == (2, True, contract.sha256)
@@ -197,7 +211,7 @@ def test_truncated_bag_is_refused_and_left_as_it_is(round_folder: Path, size: in
     with pytest.raises(
         DaggerError, match=r"bag.mcap: expected the file that manifest.json names; it is gone or changed"
     ):
-        labelled_frames([round_folder], contract)
+        training_episodes([round_folder], contract)
     assert bag.stat().st_size == size
 
 

@@ -2,37 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from dagger_ros.contract import Contract, DaggerError, RowLayout
 from dagger_ros.policy import Checkpoint, MlpEnsemble, load_checkpoint, save_checkpoint
-
-
-def random_tensors(contract: Contract, members: int = 3, seed: int = 0) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    layout = RowLayout(contract)
-    sizes = (layout.observation_size, 16, 16, layout.action_size)
-    tensors: dict[str, Any] = {}
-    for i in range(3):
-        tensors[f"layer{i}.weight"] = rng.normal(size=(members, sizes[i], sizes[i + 1])).astype(np.float32) / 4
-        tensors[f"layer{i}.bias"] = rng.normal(size=(members, 1, sizes[i + 1])).astype(np.float32)
-    tensors["input_mean"] = rng.normal(size=sizes[0]).astype(np.float32)
-    tensors["input_scale"] = rng.uniform(0.5, 2, sizes[0]).astype(np.float32)
-    tensors["output_mean"] = rng.normal(size=sizes[-1]).astype(np.float32)
-    tensors["output_scale"] = rng.uniform(0.5, 2, sizes[-1]).astype(np.float32)
-    return tensors
-
-
-def plain(tensors: dict[str, Any], observation: Any) -> Any:
-    """(M, A): every member written out, in float64."""
-    values = ((observation - tensors["input_mean"]) / tensors["input_scale"])[None, None, :]
-    for i in range(3):
-        values = values @ tensors[f"layer{i}.weight"].astype(np.float64) + tensors[f"layer{i}.bias"]
-        values = np.maximum(values, 0) if i < 2 else values
-    return values[:, 0] * tensors["output_scale"] + tensors["output_mean"]
+from policies import plain, random_tensors
 
 
 def about(contract: Contract) -> Checkpoint:
@@ -40,16 +16,14 @@ def about(contract: Contract) -> Checkpoint:
     return Checkpoint("pi_001", 1, contract.sha256, 0, layout.columns(), contract.action.dimensions, (), {})
 
 
-def test_ensemble_is_the_mean_of_its_members_and_doubt_their_spread(peg: Contract) -> None:
+def test_ensemble_is_the_mean_of_its_members(peg: Contract) -> None:
     tensors = random_tensors(peg)
     network = MlpEnsemble(tensors)
     out = np.zeros(3)
     for seed in range(20):
         observation = np.random.default_rng(seed).normal(size=24)
-        doubt = network.act(observation, out)
-        members = plain(tensors, observation)
-        np.testing.assert_allclose(out, members.mean(axis=0), atol=1e-5)
-        assert doubt == pytest.approx((members.std(axis=0) / tensors["output_scale"]).max(), abs=1e-5)
+        network.act(observation, out)
+        np.testing.assert_allclose(out, plain(tensors, observation).mean(axis=0), atol=1e-5)
 
 
 @pytest.mark.torch
@@ -63,7 +37,7 @@ def test_numpy_equals_torch(peg: Contract) -> None:
         values = torch.relu(values) if i < 2 else values
     expected = values[0].numpy() * tensors["output_scale"] + tensors["output_mean"]
     out = np.zeros(3)
-    assert MlpEnsemble(tensors).act(observation, out) == 0.0
+    MlpEnsemble(tensors).act(observation, out)
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 

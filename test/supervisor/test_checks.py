@@ -114,8 +114,8 @@ def test_tripped_check_has_the_response_of_the_table(reason: Reason) -> None:
 
 
 def test_every_reason_is_raised_somewhere() -> None:
-    """By a check here, by how messages came (`INPUT_BITS`: test_inbox.py), or by what the gate did (test_gate.py)."""
-    by_gate = Reason.NOT_ARMED | Reason.HELD | Reason.ESTOP
+    """By a check here, by how messages came (test_inbox.py), or by what the gate did (test_gate.py, test_help.py)."""
+    by_gate = Reason.NOT_ARMED | Reason.HELD | Reason.ESTOP | Reason.HELP_UNANSWERED
     by_limits = Reason(0)
     for reason, about in ABOUT.items():
         if about.response is Response.LIMIT:
