@@ -23,6 +23,7 @@ from dagger_ros.contract import DaggerError, load_contract
 from dagger_ros.contract.files import write_file
 from dagger_ros.dagger import Collect, RoundResult, RunConfig, run
 from dagger_ros.evaluation import Panel
+from dagger_ros.learning import TrainingSettings
 
 __all__ = ["Method", "Outcome", "compare", "methods_of", "table_of"]
 
@@ -120,6 +121,7 @@ def compare(
     collect: Collect,
     jobs: int,
     on_outcome: Callable[[Outcome], object],
+    training: TrainingSettings | None = None,
 ) -> list[Outcome]:
     """Runs every method with every seed, and writes the tables. What is in `out` already is gone on with.
 
@@ -133,6 +135,7 @@ def compare(
         collect: How rounds are recorded.
         jobs: Runs at the same time.
         on_outcome: Called after each run.
+        training: How each policy is trained; None: by default.
 
     Returns:
         One for each run, method by method.
@@ -140,11 +143,16 @@ def compare(
     Raises:
         DaggerError: If a run cannot be done, or `out` holds other ones.
     """
-    if len(set(methods)) < len(methods) or len(set(seeds)) < len(seeds):
-        raise DaggerError("compare: expected each rule and each seed once")
+    if not (methods and seeds) or len(set(methods)) < len(methods) or len(set(seeds)) < len(seeds):
+        names = f"rules {', '.join(m.name for m in methods) or 'none'}; seeds {', '.join(map(str, seeds)) or 'none'}"
+        raise DaggerError(f"compare: expected at least one rule and one seed, and each once; got {names}")
     load_contract(contract_path)
     # What cannot be run is refused before anything is.
-    parts = [(m, RunConfig(rule=m.rule, rounds=rounds, seed=s, budget=m.budget)) for m in methods for s in seeds]
+    parts = [
+        (m, RunConfig(rule=m.rule, rounds=rounds, seed=s, budget=m.budget, training=training or TrainingSettings()))
+        for m in methods
+        for s in seeds
+    ]
     outcomes: dict[tuple[str, int], Outcome] = {}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,8 +44,6 @@ __all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "run"]
 _SCHEMA = "dagger_ros.result/1"
 # Seeds of one run's episodes; those of panels begin at 10^9 (see `evaluation.Panel`).
 _SEEDS_PER_RUN, _SEEDS_PER_ROUND = 100_000, 1_000
-# Source: ThriftyDAgger, five networks, each on frames drawn with replacement.
-_DOUBTING = TrainingSettings(members=5, bootstrap=True)
 _RULE_OF_OPTION = {"beta": "dagger", "budget": "thrifty", "expert_noise": "lazy"}
 # Of rule lazy in simulation, in half bound ranges; tuned on seed 0 of `peg` and `lane`, where 0.3 keeps a peg from its
 # hole and 0 leaves the policy without what it needs to recover.
@@ -66,7 +64,7 @@ class RunConfig:
         demonstrations: Episodes of round 0.
         episodes: Episodes of each further round.
         max_labels: Stop after the round in which so many labels are reached; None: no such limit.
-        training: How each policy is trained; None: as the rule needs it.
+        training: How each policy is trained.
     """
 
     rule: str
@@ -78,7 +76,7 @@ class RunConfig:
     demonstrations: int | None = None
     episodes: int | None = None
     max_labels: int | None = None
-    training: TrainingSettings | None = None
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
         make_rule(self.rule, round_index=0, options=self.options)
@@ -103,11 +101,6 @@ class RunConfig:
         """Of the rule."""
         given = {name: value for name in _RULE_OF_OPTION if (value := getattr(self, name)) is not None}
         return RuleOptions(**{"expert_noise": _NOISE} | given)
-
-    @property
-    def settings(self) -> TrainingSettings:
-        """How each policy is trained: where it is to ask for help, so that it knows how sure it is."""
-        return self.training or (_DOUBTING if self.rule in ROBOT_GATED else TrainingSettings())
 
 
 class Collect(Protocol):
@@ -264,9 +257,8 @@ def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, prog
     rounds = [round_folder(out, i) for i in range(k + 1)]
     episodes = training_episodes(rounds, contract)
     observations, labels = labelled_frames(episodes)
-    settings = config.settings
-    with progress.stage(f"round {k}: training on {len(labels)} labels", settings.steps) as advance:
-        trained = train(contract, observations, labels, settings, seed=config.seed, progress=advance)
+    with progress.stage(f"round {k}: training on {len(labels)} labels", config.training.steps) as advance:
+        trained = train(contract, observations, labels, config.training, seed=config.seed, progress=advance)
     tensors: dict[str, Any] = trained.tensors
     limits: dict[str, Any] = {}
     if config.rule in ROBOT_GATED:
@@ -289,7 +281,7 @@ def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, prog
         columns=RowLayout(contract).columns(),
         actions=contract.action.dimensions,
         trained_on=tuple(_trained_on(folder, contract) for folder in rounds),
-        training=asdict(settings) | {"loss": trained.loss},
+        training=asdict(config.training) | {"loss": trained.loss},
         limits=limits,
     )
     save_checkpoint(folder, about, tensors)
@@ -360,11 +352,7 @@ def _prepare(
     out: Path, contract_path: Path, contract: Contract, config: RunConfig, panel: Panel, *, resume: bool
 ) -> None:
     """Checks the folder, or makes it."""
-    wanted = asdict(config) | {
-        "training": asdict(config.settings),
-        "contract_sha256": contract.sha256,
-        "panel_sha256": panel.sha256,
-    }
+    wanted = asdict(config) | {"contract_sha256": contract.sha256, "panel_sha256": panel.sha256}
     del wanted["rounds"]  # a finished run may be given more of them
     text = yaml.safe_dump(json.loads(json.dumps(wanted)), sort_keys=False)  # through JSON: lists for tuples
     path = out / "config.yaml"

@@ -16,8 +16,9 @@ ARGUMENTS = {
         DeclareLaunchArgument(
             "rule",
             default_value="hg",
-            choices=("bc", "dagger", "hg"),
-            description="who drives and what becomes a label; in round 0 the expert drives whatever the rule",
+            choices=("bc", "dagger", "hg", "safe", "lazy", "ensemble", "thrifty"),
+            description="who drives and what becomes a label; in round 0 the expert drives whatever the rule; safe, "
+            "lazy, ensemble and thrifty ask for help by limits that the policy was trained with",
         ),
         DeclareLaunchArgument(
             "round",

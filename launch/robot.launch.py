@@ -89,7 +89,7 @@ def graph(context):
         return process("dagger_ros", executable, [str(config / f"{executable}.yaml"), {**common, **parameters}])
 
     # A person arms, whatever the parameter file says.
-    nodes = [node("supervisor", rule=rule, round=round_, auto_arm=False)]
+    nodes = [node("supervisor", rule=rule, round=round_, auto_arm=False, policy=str(policy or ""))]
     if policy is not None:
         nodes.append(node("policy", policy=str(policy)))
     if expert != "none":

@@ -84,7 +84,14 @@ def graph(context):
         )
 
     nodes = [
-        node("supervisor", rule=rule, round=round_, auto_arm=True, needs_policy=policy is not None),
+        node(
+            "supervisor",
+            rule=rule,
+            round=round_,
+            auto_arm=True,
+            needs_policy=policy is not None,
+            policy=str(policy or ""),
+        ),
         # As dagger_ros.sim.experts.labeller_of_rule has it.
         node("expert_label", expert="operator" if rule == "hg" and not demonstrations else "scripted"),
     ]

@@ -66,3 +66,26 @@ def test_run_with_wrong_options_says_so_and_makes_nothing(
     pytest.importorskip("torch")
     assert message in fails(["run", *options, "--out", str(tmp_path / "run")], capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rules", "hg,magic"], "rule: expected one of bc, dagger, hg"),
+        (["--rules", "hg,hg"], "expected at least one rule and one seed, and each once; got rules hg, hg; seeds 0, 1"),
+        (["--rules", ""], "expected at least one rule and one seed, and each once; got rules none"),
+        (["--seeds", "0,x"], "seeds: expected whole numbers, comma-separated, got '0,x'"),
+        (["--rules", "thrifty", "--budgets", "0.1;2"], "budgets: expected numbers, comma-separated, got '0.1;2'"),
+        (["--rules", "thrifty", "--budgets", "2"], "budget: expected a share of the policy's ticks between 0 and 1"),
+        (["--jobs", "0"], "jobs: expected a whole number >= 1, got 0"),
+        (["--rounds", "0"], "rounds: expected a whole number >= 1, got 0"),
+    ],
+)
+def test_compare_with_wrong_options_says_so_and_makes_nothing(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rclpy")
+    pytest.importorskip("torch")
+    given = ["compare", "--contract", str(contract_path("peg")), "--seeds", "0,1", *options]
+    assert message in fails([*given, "--out", str(tmp_path / "out")], capsys)
+    assert not (tmp_path / "out").exists()

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import TASKS, contract_path
-from dagger_ros.contract import DaggerError
+from dagger_ros.contract import DaggerError, RowLayout, load_contract
+from dagger_ros.dataset import read_rows
+from dagger_ros.supervisor import RuleOptions
 
 pytest.importorskip("rclpy")
 pytest.importorskip("torch")
@@ -117,6 +120,10 @@ def test_result_has_the_schema_that_it_names(finished: Path) -> None:
             "labels_new",
             "labels_total",
             "takeovers",
+            "context_switches",
+            "help_requests",
+            "expert_ticks",
+            "policy_ticks",
             "intervention_rate",
             "panel",
         }
@@ -204,6 +211,9 @@ def test_policy_that_was_changed_is_refused(copy: Path) -> None:
         ({"rule": "magic"}, "rule: expected one of bc, dagger, hg"),
         ({"beta": "cubic"}, "beta: expected one of"),
         ({"beta": "linear"}, "beta: expected only with rule dagger, got linear with rule hg"),
+        ({"budget": 0.1}, "budget: expected only with rule thrifty, got 0.1 with rule hg"),
+        ({"expert_noise": 0.1, "rule": "safe"}, "expert_noise: expected only with rule lazy, got 0.1 with rule safe"),
+        ({"budget": 0.0, "rule": "thrifty"}, "budget: expected a share of the policy's ticks between 0 and 1, got 0"),
         ({"resume": True}, "expected the folder of a run to resume; there is none"),
         ({"seed": -1}, "seed: expected"),
         ({"episodes": 5000}, "episodes: expected at most 1000"),
@@ -226,3 +236,36 @@ def test_bc_collects_only_demonstrations(tmp_path: Path) -> None:
     result, _ = small_run(tmp_path / "run", rule="bc")
     assert [r["intervention_rate"] for r in result["rounds"]] == [1.0, 1.0]
     assert result["rounds"][1]["labels_total"] == sum(r["labels_new"] for r in result["rounds"])
+
+
+def test_rule_that_asks_for_help_carries_its_limits_from_one_policy_to_the_next_round(tmp_path: Path) -> None:
+    quick = TrainingSettings(members=2, hidden=(32,), steps=150, bootstrap=True)
+    result, _ = small_run(tmp_path / "run", rule="thrifty", budget=0.2, demonstrations=2, episodes=2, training=quick)
+    about = json.loads((tmp_path / "run/policies/pi_000/policy.json").read_text())["limits"]
+    assert (about["rule"], set(about["ask"]), set(about["back"])) == (
+        "thrifty",
+        {"doubt", "risk"},
+        {"risk", "discrepancy"},
+    )
+    second = result["rounds"][1]
+    assert second["help_requests"] >= 1
+    assert second["help_requests"] <= 0.2 * (second["policy_ticks"] + second["help_requests"]) + 1
+    assert second["labels_new"] <= second["expert_ticks"]
+    layout = RowLayout(load_contract(contract_path("peg")))
+    rows = [read_rows(tmp_path / f"run/rounds/001/episodes/00000{i}/bag", layout) for i in range(2)]
+    assert sum(int((r["help"][1:] & ~r["help"][:-1]).sum() + r["help"][0]) for r in rows) == second["help_requests"]
+    assert all(np.isfinite(r[name]).all() for r in rows for name in ("doubt", "novelty", "risk"))
+
+
+def test_policy_of_another_rule_has_no_limits_that_could_be_used(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(DaggerError, match="rule safe: expected a policy whose limits were fitted for this rule"):
+        collect_round(
+            contract_path("peg"),
+            tmp_path / "round",
+            rule="safe",
+            round_index=1,
+            options=RuleOptions(),
+            policy=copy / "policies/pi_000",
+            seeds=[1],
+            on_episode=lambda _status: None,
+        )

@@ -33,7 +33,7 @@ class TrainingSettings:
             the policy does on what it has not seen.
     """
 
-    members: int = 2
+    members: int = 5
     hidden: tuple[int, ...] = (256, 256)
     steps: int = 4000
     batch: int = 64
@@ -41,7 +41,7 @@ class TrainingSettings:
     weight_decay: float = 1e-5
     input_noise: float = 0.5
     threads: int = 1
-    bootstrap: bool = False
+    bootstrap: bool = True
 
 
 @dataclass(frozen=True)

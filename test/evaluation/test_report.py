@@ -19,6 +19,8 @@ def make_result(contract: Contract) -> dict[str, Any]:
             "labels_new": 100,
             "labels_total": 100 * (index + 1),
             "takeovers": 3,
+            "context_switches": 5,
+            "help_requests": 0,
             "intervention_rate": 0.2,
             "panel": {
                 "name": "nominal",

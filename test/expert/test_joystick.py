@@ -305,3 +305,19 @@ def test_joystick_operator_needs_a_mapping() -> None:
     start, end = text.index("expert:\n"), text.index("simulation:\n")
     with pytest.raises(ContractError, match=r"expert\.joystick: expected what the axes"):
         parse_contract(text[:start] + text[end:], source="c")
+
+
+def test_noise_of_a_stick_at_rest_moves_nothing_and_a_stick_that_never_rests_is_not_believed() -> None:
+    rng = np.random.default_rng(0)
+    person = Person()
+    for _ in range(50):
+        person.tick(right_bumper=1, left_stick_y=float(rng.uniform(-0.05, 0.05)))
+        assert (person.out == 0).all()
+    broken = Person()
+    broken.tick(silent=True)
+    broken.tick(silent=True)
+    broken.tick(silent=True)
+    for i in range(50):
+        intent = broken.tick(right_bumper=1, left_stick_y=0.9 * (-1) ** i)
+        assert not intent.takeover
+        assert np.isnan(broken.out).all()

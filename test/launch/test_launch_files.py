@@ -237,6 +237,7 @@ def test_sim_with_a_policy_and_a_folder_starts_every_node(
     assert all(node.parameters["lockstep"] is True for node in graph.values())
     assert graph["policy"].parameters["policy"] == str(policy)
     assert graph["supervisor"].parameters["needs_policy"] is True
+    assert graph["supervisor"].parameters["policy"] == str(policy)
     assert graph["aggregator"].parameters["out"] == str(tmp_path / "round")
     assert [graph[name].parameters["round"] for name in ("supervisor", "aggregator")] == [3, 3]
 
@@ -266,7 +267,7 @@ def test_only_the_bridge_does_not_follow_the_clock_that_it_publishes(
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize("rule", ["bc", "dagger", "hg"])
+@pytest.mark.parametrize("rule", ["bc", "dagger", "hg", "lazy"])
 @pytest.mark.parametrize("round_", [0, 1])
 def test_sim_has_the_labeller_that_the_rule_needs(
     rule: str, round_: int, launched: Callable[[str], Launched], policy: Path
