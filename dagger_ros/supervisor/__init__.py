@@ -1,28 +1,22 @@
 """Reads one row a tick (what was seen and asked for) and gives what is sent: mode, reasons, executed action, label."""
 
 from dagger_ros.supervisor.arrivals import Arrival, Arrivals
+from dagger_ros.supervisor.asking import FEWEST_TICKS, Lazy, RobotGated, Thrifty, fit_thrifty
 from dagger_ros.supervisor.checks import CHECKS
 from dagger_ros.supervisor.gate import Gate
 from dagger_ros.supervisor.help import help_words
 from dagger_ros.supervisor.modes import TRANSITIONS, Event, next_mode
 from dagger_ros.supervisor.reasons import ABOUT, INPUT_BITS, About, Reason, Response, response_bits
+from dagger_ros.supervisor.rule import Limits, Rule, Situation
 from dagger_ros.supervisor.rules import (
     BETAS,
-    FEWEST_TICKS,
     ROBOT_GATED,
     RULES,
     BehaviourCloning,
     Beta,
     Dagger,
     HumanGated,
-    Lazy,
-    Limits,
-    RobotGated,
-    Rule,
     RuleOptions,
-    Situation,
-    Thrifty,
-    fit_thrifty,
     make_rule,
 )
 

@@ -30,7 +30,7 @@ from dagger_ros.supervisor.help import HelpWatch
 from dagger_ros.supervisor.limits import Limiter, Vector, finite
 from dagger_ros.supervisor.modes import Event, events_of, next_mode
 from dagger_ros.supervisor.reasons import Reason, Response, response_bits
-from dagger_ros.supervisor.rules import Rule, Situation
+from dagger_ros.supervisor.rule import Rule, Situation
 
 __all__ = ["Gate"]
 
