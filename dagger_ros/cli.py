@@ -183,6 +183,7 @@ def _print_contract(contract: Contract) -> None:
             ("oldest expert action s", timing.expert_max_age_s),
             ("future stamp s", timing.future_tolerance_s),
             ("hand-over at most s", action.handover.longest_s),
+            ("request for help held after s", timing.help_answer_s or "no rule may ask"),
             ("e-stop heard at least every s", timing.estop_max_age_s or "not missed"),
             ("driver stops by itself after s", timing.driver_timeout_s),
         ],
