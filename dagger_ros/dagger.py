@@ -34,7 +34,7 @@ from dagger_ros.dataset import (
     training_episodes,
 )
 from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
-from dagger_ros.learning import Experience, TrainingSettings, fit_limits, train
+from dagger_ros.learning import Experience, TrainingSettings, fit_limits, human_doubt_limit, train
 from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
 from dagger_ros.sim import TaskStatus, load_plant
 from dagger_ros.supervisor import ROBOT_GATED, RuleOptions, make_rule
@@ -273,6 +273,9 @@ def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, prog
             seed=config.seed,
         )
         tensors = tensors | more
+    elif config.rule == "hg":
+        doubts = [d for f in rounds for e in load_round(f, contract).episodes for d in e.takeover_doubts]
+        limits = human_doubt_limit(doubts)
     about = Checkpoint(
         name=folder.name,
         round=k,
@@ -293,7 +296,9 @@ def _experience(episode: TrainingEpisode) -> Experience:
     driven = rows[
         ((rows["mode"] == Mode.POLICY) | (rows["mode"] == Mode.EXPERT)) & np.isfinite(rows["executed_action"]).all(1)
     ]
-    return Experience(driven["observation"], driven["executed_action"], driven["mode"] == Mode.POLICY, episode.success)
+    # The tick of an answer is one at which the policy asked.
+    by_policy = (driven["mode"] == Mode.POLICY) | driven["help"]
+    return Experience(driven["observation"], driven["executed_action"], by_policy, episode.success)
 
 
 def _trained_on(folder: Path, contract: Contract) -> dict[str, Any]:
@@ -352,7 +357,11 @@ def _prepare(
     out: Path, contract_path: Path, contract: Contract, config: RunConfig, panel: Panel, *, resume: bool
 ) -> None:
     """Checks the folder, or makes it."""
-    wanted = asdict(config) | {"contract_sha256": contract.sha256, "panel_sha256": panel.sha256}
+    wanted = asdict(config) | {
+        "options": asdict(config.options),
+        "contract_sha256": contract.sha256,
+        "panel_sha256": panel.sha256,
+    }
     del wanted["rounds"]  # a finished run may be given more of them
     text = yaml.safe_dump(json.loads(json.dumps(wanted)), sort_keys=False)  # through JSON: lists for tuples
     path = out / "config.yaml"

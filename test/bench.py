@@ -14,7 +14,7 @@ SHIPPED = load_contract(contract_path("peg"))
 def changed(**action: Any) -> Contract:
     """The peg's contract with another action part; hand-overs are as fast as everything else unless they are tested."""
     content = SHIPPED.model_dump(mode="json", by_alias=True)
-    content["action"] |= {"handover": {"limit_scale": 1.0, "longest_s": 0.3}} | action
+    content["action"] |= {"handover": {"limit_scale": 1.0, "longest_s": 0.3, "beta_mixing": True}} | action
     return Contract.model_validate(content)
 
 

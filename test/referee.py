@@ -47,6 +47,7 @@ def contract_of(interface: str, *, jerk: bool = False) -> Contract:
         for d in content["action"]["dimensions"]:
             d |= {"unit": "N*m", "rate_limit": 20.0, "velocity_limit": None, "acceleration_limit": None}
             d |= {"tracking_limit": None, "jump_limit": 3.0}
+    content["action"]["handover"]["beta_mixing"] = True
     if interface == "velocity":
         for i, d in enumerate(content["action"]["dimensions"]):
             d["deceleration_limit"] = (2.0, 4.0, 8.0)[i]
@@ -172,8 +173,10 @@ class World:
 class Referee:
     """Judges what goes out, tick by tick, from the contract and the rows alone."""
 
-    def __init__(self, contract: Contract, *, rule_switches: bool) -> None:
-        self.rule_switches = rule_switches  # the rule may give control back by itself
+    def __init__(self, contract: Contract, rule: Rule) -> None:
+        self.mixes = rule.mixes
+        self.rule_switches = rule.mixes or rule.robot_gated  # the rule may give control back by itself
+        self.pressed = False
         action, timing = contract.action, contract.timing
         self.contract, self.layout = contract, RowLayout(contract)
         self.interface = action.interface
@@ -260,8 +263,13 @@ class Referee:
             yield f"label in {mode.name}"
         if reasons & Reason.HANDOVER and row["label_source"] != -1:
             yield "label in a hand-over"
-        explicit = self.rule_switches or int(row["expert_intent"]) & 4 or int(row["requests"]) & Event.RESUME.bit
-        if mode is Mode.POLICY and self.before is Mode.EXPERT and not explicit:
+        pressed = bool(int(row["expert_intent"]) & 2)
+        pressed_anew, self.pressed = pressed and not self.pressed, pressed
+        asked = int(row["requests"]) & (Event.RESUME.bit | Event.TAKEOVER.bit)
+        said = pressed_anew or int(row["expert_intent"]) & 4 or asked
+        if mode in DRIVEN and self.before not in DRIVEN and not said and not self.mixes:
+            yield f"{mode.name} after {self.before.name} and nobody said so"
+        if mode is Mode.POLICY and self.before is Mode.EXPERT and not (self.rule_switches or said):
             yield "from the expert straight to the policy"
 
     def _limits(
@@ -333,10 +341,7 @@ def violations(contract: Contract, seed: int, ticks: int, mix: Mix, rule: Rule) 
     Returns:
         What was violated, and how many ticks each mode had.
     """
-    world, referee = (
-        World(contract, seed, mix),
-        Referee(contract, rule_switches=isinstance(rule, Dagger) or rule.hands_back),
-    )
+    world, referee = World(contract, seed, mix), Referee(contract, rule)
     gate = Gate(contract, rule, auto_arm=False)
     gate.start_episode(seed)
     found, modes = [], dict.fromkeys(Mode, 0)

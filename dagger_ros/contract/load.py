@@ -447,7 +447,7 @@ def _reach_problems(contract: Contract) -> Iterator[Problem]:
 
 def _timing_problems(timing: Timing) -> Iterator[Problem]:
     period = 1 / timing.control_rate_hz
-    for field in ("policy_max_age_s", "expert_max_age_s", "driver_timeout_s", "estop_max_age_s"):
+    for field in ("policy_max_age_s", "expert_max_age_s", "driver_timeout_s", "help_answer_s", "estop_max_age_s"):
         if (getattr(timing, field) or period) < period:
             yield Problem(
                 f"timing.{field}", f"at least the control period of {period:g} s", f"{getattr(timing, field):g}"

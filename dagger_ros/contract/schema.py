@@ -171,6 +171,8 @@ class Handover(Part):
 
     limit_scale: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]  # factor on the motion limits
     longest_s: Positive  # they end when the driver's request passes unchanged, at the latest after so long
+    # On a robot rule dagger may let expert and policy drive in turn, tick by tick (beta above 0).
+    beta_mixing: Flag = False
 
 
 class Box(Part):

@@ -92,6 +92,7 @@ class Inbox:
         estop_s = contract.timing.estop_max_age_s
         self._estop_max_age_ns = None if estop_s is None else round(estop_s * 1e9)
         self._estop_ns, self._estop_pressed = NEVER_NS, False
+        self._stops = False  # somebody pressed since the last tick, however shortly
         # The button of the pad is said again and again while it is pressed.
         self._estop_act_ns, self._estop_act_age_ns = NEVER_NS, round(contract.timing.expert_max_age_s * 1e9)
         self._recorder_max_age_ns = round(contract.recorder_max_age_s * 1e9)
@@ -120,10 +121,11 @@ class Inbox:
     def put_estop(self, pressed: bool, receive_ns: int) -> None:
         """Takes what the topic estop says."""
         self._estop_pressed, self._estop_ns = pressed, receive_ns
+        self._stops |= pressed
 
     def put_estop_act(self, receive_ns: int) -> None:
         """Takes an emergency stop by the pad; it counts as pressed until it was not repeated for `expert_max_age_s`."""
-        self._estop_act_ns = receive_ns
+        self._estop_act_ns, self._stops = receive_ns, True
 
     def put_recorder(self, is_recorded: bool, receive_ns: int) -> None:
         """Takes a sign of life of the aggregator, and whether an episode is under way."""
@@ -171,7 +173,9 @@ class Inbox:
             row["expert_reason"] = expert.reason if known else InterventionReason.NONE
         row["requests"], self._requests = self._requests, 0
         bits = 0
-        if self._estop_pressed or not _is_old(self._estop_act_ns, now_ns, self._estop_act_age_ns):
+        pressed = self._estop_pressed or not _is_old(self._estop_act_ns, now_ns, self._estop_act_age_ns)
+        if pressed or self._stops:
+            self._stops = False
             bits |= int(Reason.ESTOP_PRESSED)
         if self._estop_max_age_ns is not None and _is_old(self._estop_ns, now_ns, self._estop_max_age_ns):
             bits |= int(Reason.ESTOP_STALE)

@@ -13,13 +13,15 @@ __all__ = ["replay"]
 Rows = np.ndarray[Any, np.dtype[Any]]
 
 
-def replay(rows: Rows, gate: Gate) -> Rows:
+def replay(rows: Rows, gate: Gate, *, recorded_limits: bool = True) -> Rows:
     """Decides the rows of one episode again.
 
     Args:
         rows: (T,) decided rows in the order in which they were recorded. Where the first one is not the start of an
             episode, the gate goes on from it, and it is returned as it is.
         gate: A new one, under the contract of the rows.
+        recorded_limits: A rule that asks for help takes the limits that were in force, which may follow from episodes
+            before; False: those of the gate.
 
     Returns:
         (T,) rows with the same inputs and what this gate made of them; the same bytes, if it is the same gate.
@@ -34,6 +36,7 @@ def replay(rows: Rows, gate: Gate) -> Rows:
         to_decide = again[1:]
     to_decide["reasons"] &= np.uint64(INPUT_BITS)
     for row in to_decide:
-        gate.take_limits(row)  # they may follow from what was before these rows
+        if recorded_limits:
+            gate.take_limits(row)
         gate.decide(row)
     return again

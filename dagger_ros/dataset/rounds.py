@@ -46,7 +46,11 @@ _SCHEMA = "dagger_ros.round/1"
 
 @dataclass(frozen=True)
 class EpisodeEntry:
-    """One episode of a manifest. Counts are of control ticks."""
+    """One episode of a manifest. Counts are of control ticks.
+
+    `takeover_doubts` is the policy's doubt at each takeover, where there was a policy; `policies` the hash of the
+    weights of each policy that proposed, by name.
+    """
 
     episode: int
     seed: int
@@ -63,6 +67,8 @@ class EpisodeEntry:
     context_switches: int
     help_requests: int
     takeover_reasons: dict[str, int]
+    takeover_doubts: list[float]
+    policies: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,8 @@ def finish_round(folder: Path, contract: Contract) -> Round:
         bag = episode_folder(folder, i) / BAG
         rows = read_rows(bag, layout)
         # A reason may be given in the middle of a correction: its last frame has it.
-        ends = rows[[run.stop - 1 for run in corrections(rows)]]
+        runs = corrections(rows)
+        ends, starts = (rows[[run.stop - 1 for run in runs]], rows[[run.start for run in runs]])
         reasons, counts = np.unique(ends["intervention_reason"], return_counts=True)
         driven = rows["mode"][(rows["mode"] == Mode.POLICY) | (rows["mode"] == Mode.EXPERT)]
         entries.append(
@@ -186,6 +193,12 @@ def finish_round(folder: Path, contract: Contract) -> Round:
                 help_requests=int((np.diff(rows["help"].astype(np.int8), prepend=0) > 0).sum()),
                 takeover_reasons={
                     InterventionReason(r).name.lower(): int(n) for r, n in zip(reasons, counts, strict=True)
+                },
+                takeover_doubts=[float(doubt) for doubt in starts["doubt"] if np.isfinite(doubt)],
+                policies={
+                    row["policy"].decode(): row["policy_sha256"].decode()
+                    for row in np.unique(rows[["policy", "policy_sha256"]])
+                    if row["policy_sha256"]
                 },
             )
         )

@@ -16,6 +16,8 @@ __all__ = ["JoystickLabeller"]
 _REASON = "reasons."
 # Of a control period: a stick that moves a number moves it no further after a late tick, as the supervisor has it.
 _LONGEST_STEP = 1.5
+# So long after a stick is at rest a number that it moves may still follow: what was sent is heard a little later.
+_LEAD_PERIODS = 3
 
 
 class JoystickLabeller:
@@ -56,16 +58,18 @@ class JoystickLabeller:
                 self._centre[self._place[entry.dimension]] = entry.centre
         # What relative axes start from, and what the sticks made of the last emitted action since the deadman was
         # pressed.
-        self._base, self._target = np.full((2, len(dimensions)), np.nan)
+        self._base, self._target, self._sent = np.full((3, len(dimensions)), np.nan)
         self._active: set[int] = set()
 
     def start_episode(self, seed: int) -> None:
         """A reason that was given before was given for something else."""
         self._reason = InterventionReason.NONE
 
-    def receive(self, axes: Sequence[float], buttons: Sequence[int], stamp_ns: int, now_ns: int) -> list[str]:
+    def receive(
+        self, axes: Sequence[float], buttons: Sequence[int], stamp_ns: int, now_ns: int, *, delay_ns: int = 0
+    ) -> list[str]:
         """Takes a message of the pad; see `PadReader.receive`."""
-        acts = self.reader.receive(axes, buttons, stamp_ns, now_ns)
+        acts = self.reader.receive(axes, buttons, stamp_ns, now_ns, delay_ns=delay_ns)
         for act in acts:
             if act.startswith(_REASON):
                 self._reason = FAILURE_REASONS[act.removeprefix(_REASON)]
@@ -80,9 +84,13 @@ class JoystickLabeller:
         step_s = min(max(now_ns - self._label_ns, 0) * 1e-9, _LONGEST_STEP * self._period_s)
         self._label_ns = now_ns
         sound = not self.reader.problem(now_ns)
+        if not sound:
+            self._latched.clear()
         self._pressed = pressed = sound and "deadman" in self.reader.pressed
-        if not pressed or not before:
-            self._target[:] = np.nan if previous is None else previous["executed_action"]
+        self._sent[:] = np.nan if previous is None else previous["executed_action"]
+        # In the shadow somebody else drives: what the sticks ask for starts from where that is.
+        if not pressed or not before or self._shadow:
+            self._target[:] = self._sent
             self._active.clear()
         if before and not pressed:
             self._reason = InterventionReason.NONE
@@ -92,6 +100,12 @@ class JoystickLabeller:
         intent.label, intent.takeover = pressed, pressed and not self._shadow
         intent.reason = self._reason
         return intent
+
+    def is_on(self, modifier: str) -> bool:
+        """Whether a modifier of the mapping is on."""
+        if self._mapping.modifiers[modifier].latching:
+            return modifier in self._latched
+        return f"modifiers.{modifier}.button" in self.reader.pressed
 
     def _act(self, out: Vector, step_s: float) -> None:
         """The action that the sticks ask for; a number whose axis is switched off rests, or stays as it was."""
@@ -110,16 +124,14 @@ class JoystickLabeller:
                     self._base[place] = self._target[place]
                 out[place] = self._base[place] + push
             elif self._pressed:
-                out[place] += push * step_s
+                # No further ahead than the stick gets in a few periods: limits may hold back what is sent.
+                lead = abs(entry.scale) * _LEAD_PERIODS * self._period_s
+                ahead = out[place] + push * step_s - self._sent[place]
+                out[place] = self._sent[place] + np.clip(ahead, -lead, lead)
             self._active.add(i)
         np.clip(out, self._lower, self._upper, out=out)
         if self._pressed:
             self._target[:] = out
 
     def _counts(self, when: str | None, unless: str | None) -> bool:
-        return (when is None or self._is_on(when)) and (unless is None or not self._is_on(unless))
-
-    def _is_on(self, modifier: str) -> bool:
-        if self._mapping.modifiers[modifier].latching:
-            return modifier in self._latched
-        return f"modifiers.{modifier}.button" in self.reader.pressed
+        return (when is None or self.is_on(when)) and (unless is None or not self.is_on(unless))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,8 @@ __all__ = ["Pad", "PadReader", "deflection", "load_pad", "plain_pad"]
 Index = Annotated[int, Field(strict=True, ge=0, le=255)]
 # Worn sticks do not come back to the middle; this much of the deflection is still at rest for a reconnected pad.
 _REST = 0.2
+# What always counts.
+_STOPS = frozenset({"estop", "hold"})
 
 
 class PadAxis(Part):
@@ -147,8 +149,8 @@ class PadReader:
 
     After a start, a silence, a wrong message or a freeze nothing counts until every mapped axis was at rest, and every
     button of the mapping released, for as long as the pad may be silent: one that comes back may repeat what it said
-    before, all at once, and a deadman that was pressed all the while is no decision. Only the emergency stop always
-    counts.
+    before, all at once, and a deadman that was pressed all the while is no decision. Only what stops always counts: the
+    emergency stop and hold.
 
     Args:
         pad: Says which number is which.
@@ -159,7 +161,6 @@ class PadReader:
         max_age_ns: As given.
         axes: Deflection of each mapped axis, -1 to 1, from 0 at rest.
         pressed: Acts of the mapping, by key in the contract, whose button is pressed.
-        estop: The button of the emergency stop is pressed, also in a message that is not believed otherwise.
     """
 
     def __init__(self, pad: Pad, mapping: Joystick, max_age_ns: int) -> None:
@@ -174,7 +175,8 @@ class PadReader:
         self._needed_buttons = sorted({b.index for b in self._acts.values() if b.index is not None})
         self.axes: dict[str, float] = dict.fromkeys(self._pad_axes, 0.0)
         self.pressed: frozenset[str] = frozenset()
-        self.estop = False
+        self._stops: set[str] = set()  # those that are pressed, also in a message that is not believed otherwise
+        self._message_ns = 0
         self._touched: set[str] = set()
         self._heard_ns: int | None = None
         self._stamp_ns = self._changed_ns = 0
@@ -183,7 +185,9 @@ class PadReader:
         self._rest_ns: int | None = None
         self._fault = ""
 
-    def receive(self, axes: Sequence[float], buttons: Sequence[int], stamp_ns: int, now_ns: int) -> list[str]:
+    def receive(
+        self, axes: Sequence[float], buttons: Sequence[int], stamp_ns: int, now_ns: int, *, delay_ns: int = 0
+    ) -> list[str]:
         """Takes a message.
 
         Args:
@@ -191,21 +195,24 @@ class PadReader:
             buttons: `Joy.buttons`.
             stamp_ns: Of its header; the same message with the same stamp again was not made by the pad. 0: no stamp.
             now_ns: Monotonic time of receipt.
+            delay_ns: How old its stamp was then, on the robot's clock; 0: no stamp.
 
         Returns:
             Acts that begin with this message, by key in the contract.
         """
-        stopped, self.estop = self.estop, self._estop_is_down(axes, buttons)
-        begun = {"estop"} if self.estop and not stopped else set()
+        stopped, self._stops = self._stops, {act for act in _STOPS if self._is_down(act, axes, buttons)}
+        begun, self._message_ns = self._stops - stopped, now_ns
         self._fault = self._fault_of(axes, buttons)
         if self._fault:
             self.distrust("a wrong message")
-            return sorted(begun)
+            return self._in_order(begun)
         values = [axes[i] for i in self._needed_axes], [buttons[i] for i in self._needed_buttons]
         if stamp_ns and stamp_ns == self._stamp_ns and values == self._values:
-            return sorted(begun)
+            return self._in_order(begun)
         if stamp_ns < self._stamp_ns:
             self.distrust("a clock that went back")
+        if abs(delay_ns) > self.max_age_ns:
+            self.distrust(f"a message that was {delay_ns * 1e-9:.2f} s on its way: a slow link, or another clock?")
         if self._heard_ns is not None and now_ns - self._heard_ns > self.max_age_ns:
             self.distrust("a silence")
             self._touched.clear()
@@ -218,12 +225,16 @@ class PadReader:
         if "deadman" in self.pressed and now_ns - self._changed_ns > self._still_ns:
             self.distrust("nothing moved while the deadman was pressed")
         self._wait_for_rest(now_ns)
-        begun |= self.pressed - before - {"estop"} if not self._waits_after else set()
-        return [act for act in self._acts if act in begun]
+        begun |= self.pressed - before - _STOPS if not self._waits_after else set()
+        return self._in_order(begun)
 
     def is_heard(self, now_ns: int) -> bool:
         """Whether the pad said something within the age that it may be silent."""
         return self._heard_ns is not None and now_ns - self._heard_ns <= self.max_age_ns
+
+    def estop_is_pressed(self, now_ns: int) -> bool:
+        """Whether the newest message, however wrong the rest of it is, says so, and is not older than it may be."""
+        return "estop" in self._stops and now_ns - self._message_ns <= self.max_age_ns
 
     def problem(self, now_ns: int) -> str:
         """Why the pad does not count now, in words; empty: it counts."""
@@ -254,9 +265,13 @@ class PadReader:
         elif now_ns - self._rest_ns >= self.max_age_ns:
             self._waits_after = ""
 
-    def _estop_is_down(self, axes: Sequence[float], buttons: Sequence[int]) -> bool:
-        """Of any message in which its button can be found, however wrong the rest is."""
-        button = self._acts.get("estop")
+    def _in_order(self, acts: Collection[str]) -> list[str]:
+        """As the contract lists them."""
+        return [act for act in self._acts if act in acts]
+
+    def _is_down(self, act: str, axes: Sequence[float], buttons: Sequence[int]) -> bool:
+        """In any message in which its button can be found, however wrong the rest is."""
+        button = self._acts.get(act)
         if button is None:
             return False
         if button.axis is None:

@@ -16,7 +16,7 @@ from dagger_ros.learning.network import Array, Perceptrons, minimise
 from dagger_ros.policy import MlpEnsemble
 from dagger_ros.supervisor import FEWEST_TICKS, Limits, fit_thrifty
 
-__all__ = ["Experience", "LimitSettings", "fit_limits"]
+__all__ = ["Experience", "LimitSettings", "fit_limits", "human_doubt_limit"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,23 @@ def fit_limits(
     }
 
 
+def human_doubt_limit(doubts: Sequence[float]) -> dict[str, Any]:
+    """The doubt beyond which a person took over: what may be the supervisor's `doubt_limit`.
+
+    Args:
+        doubts: Of the policy at each takeover under rule `hg`, in the order in which they happened.
+
+    Returns:
+        What stands in `policy.json` as `limits`; empty without a takeover.
+
+    Source: Kelly et al. (2018), arXiv 1810.02890: the mean of the last quarter of the log.
+    """
+    if not doubts:
+        return {}
+    last = doubts[-max(1, len(doubts) // 4) :]
+    return {"rule": "hg", "doubt_limit": float(np.mean(last)), "fit": {"takeovers": len(doubts)}}
+
+
 class _Fit:
     """What the limits of any rule are fitted from. Actions and distances are in half bound ranges here."""
 
@@ -146,6 +163,10 @@ class _Fit:
         upper = np.array([d.upper for d in contract.action.dimensions_])
         self._middle, self._half_range = (lower + upper) / 2, (upper - lower) / 2
         self.discrepancy: Array = np.linalg.norm(self.share(trained.held_out) - self.share(labels), axis=1)
+        if not np.isfinite(self.discrepancy).all():
+            raise DaggerError(
+                "limits: expected finite actions on every labelled frame, got others: a training that failed"
+            )
         self.tolerance = float(np.quantile(self.discrepancy, 1.0 - settings.unsafe_share))
         self.generator = torch.Generator().manual_seed(seed)
         self.deviating = 0.0

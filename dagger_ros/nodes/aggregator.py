@@ -10,7 +10,7 @@ from typing import Any
 
 from rclpy.serialization import deserialize_message
 
-from dagger_ros.contract import Act, DaggerError, stamp_from_ns, stamp_ns
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, stamp_from_ns, stamp_ns
 from dagger_ros.dataset import (
     BagWriter,
     EpisodeInfo,
@@ -42,6 +42,10 @@ _GRAPH_TOPICS = {
     "sim/tick": "dagger_ros/msg/SimTick",
     "estop": "std_msgs/msg/Bool",
 }
+# Acts that end an episode.
+_ENDS = (Act.DISCARD, Act.SUCCESS, Act.FAILURE)
+# An emergency stop that was not repeated for so long is another one.
+_ESTOP_PERIODS = 5
 _LATCHED = ("episode", "supervisor/help")
 
 
@@ -71,6 +75,8 @@ class AggregatorNode(ContractNode):
         self._last_decision: bytes | None = None
         self._problem = ""
         self._acts: list[dict[str, Any]] = []
+        self._estop_ns = NEVER_NS
+        self._ends = False
         self._next_seed = next_seed
         self._drives_simulation = next_seed >= 0
         # SimTicks that began and ended the episode, where the simulation is driven.
@@ -121,7 +127,7 @@ class AggregatorNode(ContractNode):
         self._episode = max(taken, default=-1) + 1
         self._bag = BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, self._definitions)
         self._seed, self._started_ns = seed, self._now_ns()
-        self._last_decision, self._problem, self._acts = None, "", []
+        self._last_decision, self._problem, self._acts, self._ends = None, "", [], False
         self._first_tick = self._last_tick = None
         self._announce(EpisodeEvent.STARTED)
         return self._episode
@@ -200,6 +206,8 @@ class AggregatorNode(ContractNode):
 
     def _record(self, topic: str, data: bytes) -> None:
         if self._bag is None:
+            if topic == "expert/act":
+                self._say_lost(deserialize_message(data, OperatorAct))
             return
         # In real time what still comes from before the reset is not of this episode.
         if self._drives_simulation and not self.lockstep and self._first_tick is None:
@@ -221,17 +229,26 @@ class AggregatorNode(ContractNode):
         if act.contract_sha256 != self.contract.sha256:
             return  # its buttons mean something else
         data = act_of(act)
-        if self._acts and data["act"] == self._acts[-1]["act"] == "estop":
-            return  # said again and again while it is pressed
+        if act.act == Act.ESTOP:
+            again = data["stamp_ns"] - self._estop_ns < _ESTOP_PERIODS * self.period_ns
+            self._estop_ns = data["stamp_ns"]
+            if again:
+                return  # said in each period while it is pressed
         self._acts.append(data)
-        if act.act not in (Act.DISCARD, Act.SUCCESS, Act.FAILURE):
+        if act.act not in _ENDS or self._ends:
             return
+        self._ends = True  # whatever else is said, this is how it ended
         self._drain()  # what was sent before belongs to the episode
         success, discard = act.act == Act.SUCCESS, act.act == Act.DISCARD
         try:
             self.stop(success=success, failure=act.failure, metric=math.nan, discard=discard)
         except DaggerError as error:
             self.get_logger().error(str(error))
+
+    def _say_lost(self, act: Any) -> None:
+        """What is about an episode finds none."""
+        if act.act in (*_ENDS, Act.UNDO):
+            self.get_logger().warning(f"{act_of(act)['act']} of the pad has no effect: no episode is being recorded")
 
     def _abandon(self, bag: BagWriter, error: OSError) -> None:
         """The disk does not take it: keeps what is there, and says so; nobody else is held up."""

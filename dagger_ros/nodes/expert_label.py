@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import DaggerError, ExpertIntent, read_decision, stamp_from_ns, stamp_ns
+from dagger_ros.contract import NEVER_NS, DaggerError, ExpertIntent, Mode, read_decision, stamp_from_ns, stamp_ns
 from dagger_ros.control import newest_ns
 from dagger_ros.expert import Labeller
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, SimTick
@@ -47,7 +47,7 @@ class ExpertLabelNode(ContractNode):
         # A person sees the robot, and no stream of the simulation's.
         self._seen = self.layout.seen_by_policy if self._joy else self.layout.seen_by_expert
         self._row, self._previous = self.layout.new(2)
-        self._has_previous = False
+        self._has_previous, self._decided_ns = False, NEVER_NS
         self._observations = ObservationInput(self, self._on_message, privileged=self._joy is None)
         self._tick: Any = None
         self._tick_ns = 0
@@ -77,7 +77,9 @@ class ExpertLabelNode(ContractNode):
                 return LEVEL_WARN, problem, values
         if count == 0:
             return LEVEL_WARN, "no action in the last second: no new observations", values
-        return LEVEL_OK, "the expert has control" if self._intent.takeover else "the expert watches", values
+        if self._has_previous and self._supervisor_is_heard() and self._previous["mode"] == Mode.EXPERT:
+            return LEVEL_OK, "the expert has control", values
+        return LEVEL_OK, "the expert wants control" if self._intent.takeover else "the expert watches", values
 
     def _on_tick(self, tick: Any) -> None:
         self._tick = None if tick.done else tick
@@ -95,7 +97,7 @@ class ExpertLabelNode(ContractNode):
         self._labeller.start_episode(max(seed, 0))
 
     def _on_decision(self, decision: Any) -> None:
-        self._has_previous = read_decision(decision, self._previous)
+        self._has_previous, self._decided_ns = read_decision(decision, self._previous), self.monotonic_ns()
         if self._joy is not None and self._has_previous:
             self._joy.count(self._previous)
         self._on_message()
@@ -121,11 +123,16 @@ class ExpertLabelNode(ContractNode):
         if self._joy is not None or self._observations.any_fresh():
             self._label()
 
+    def _supervisor_is_heard(self) -> bool:
+        """Whether what was sent last is known; in lockstep a tick is not labelled before."""
+        age_ns = self.monotonic_ns() - self._decided_ns
+        return self.lockstep or age_ns <= self.contract.timing.expert_max_age_s * 1e9
+
     def _label(self) -> None:
         self._observations.fill(self._row)
         # In lockstep the pad of a simulated operator lives in the time of the simulation.
         self._row["monotonic_ns"] = self._tick_ns if self.lockstep else self.monotonic_ns()
-        previous = self._previous if self._has_previous else None
+        previous = self._previous if self._has_previous and self._supervisor_is_heard() else None
         self._intent = intent = self._labeller.label(self._row, previous, self._action)
         message = self._message
         message.label, message.takeover, message.resume = intent.label, intent.takeover, intent.resume

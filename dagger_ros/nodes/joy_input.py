@@ -112,7 +112,7 @@ class JoyInput:
         self._act = OperatorAct(operator_id=operator_id, contract_sha256=contract.sha256)
         self._publisher = node.create_publisher(OperatorAct, "expert/act", ACT_QOS)
         self._feedback = node.create_publisher(JoyFeedback, "joy/set_feedback", ACT_QOS)
-        node.create_subscription(Joy, "joy", self._on_joy, ACT_QOS)
+        self._subscription = node.create_subscription(Joy, "joy", self._on_joy, ACT_QOS)
 
     def problem(self) -> str:
         """Why the pad does not count now; empty: it counts."""
@@ -128,7 +128,7 @@ class JoyInput:
 
     def follow(self) -> None:
         """At each period: repeats an emergency stop that is pressed, and logs why a pad is not believed."""
-        if self.labeller.reader.estop and self.labeller.reader.is_heard(self._node.monotonic_ns()):
+        if self.labeller.reader.estop_is_pressed(self._node.monotonic_ns()):
             self._publish(Act.ESTOP)
         self._tremble()
         problem = self.problem()
@@ -171,12 +171,14 @@ class JoyInput:
             self._node.get_logger().info(words)
 
     def _on_joy(self, message: Any) -> None:
-        pads = self._node.count_publishers("joy")
+        pads = self._node.count_publishers(self._subscription.topic_name)
         if pads > 1:
             self.labeller.reader.distrust(f"{pads} nodes published joy, where one is expected")
         before = "deadman" in self.labeller.reader.pressed
         now_ns = self._node.monotonic_ns()
-        acts = self.labeller.receive(message.axes, message.buttons, stamp_ns(message.header.stamp), now_ns)
+        stamp = stamp_ns(message.header.stamp)
+        delay_ns = self._node.robot_ns() - stamp if stamp else 0
+        acts = self.labeller.receive(message.axes, message.buttons, stamp, now_ns, delay_ns=delay_ns)
         for act in acts:
             self._publish_named(act)
         if before != ("deadman" in self.labeller.reader.pressed):

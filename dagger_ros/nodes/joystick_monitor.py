@@ -49,15 +49,19 @@ class JoystickMonitor:
         self._action = np.empty(len(dimensions))
         self._lasts: list[str] = []
 
-    def receive(self, message: Any, now_ns: int) -> None:
-        """Takes a Joy message, received at a monotonic time."""
-        acts = self._labeller.receive(message.axes, message.buttons, stamp_ns(message.header.stamp), now_ns)
+    def receive(self, message: Any, now_ns: int, robot_ns: int) -> None:
+        """Takes a Joy message, received at a monotonic time and at one of the robot's clock."""
+        stamp = stamp_ns(message.header.stamp)
+        delay_ns = robot_ns - stamp if stamp else 0
+        acts = self._labeller.receive(message.axes, message.buttons, stamp, now_ns, delay_ns=delay_ns)
         self._lasts = (self._lasts + acts)[-6:]
 
     def picture(self, now_ns: int) -> Group:
         """What the pad says and what comes of it."""
         self._row["monotonic_ns"] = now_ns
         intent = self._labeller.label(self._row, self._previous, self._action)
+        if np.isfinite(self._action).all():
+            self._previous["executed_action"] = self._action  # a robot that does as told
         reader = self._labeller.reader
         problem = reader.problem(now_ns)
         state = f"HOLD: {problem}" if problem else "the expert drives" if intent.takeover else "counts; nobody presses"
@@ -80,7 +84,10 @@ class JoystickMonitor:
             )
         buttons = Table("button", "does", "", title="buttons", title_justify="left")
         for act, button in self._mapping.buttons().items():
-            buttons.add_row(button, act, "pressed" if act in reader.pressed else "")
+            how = ["pressed"] if act in reader.pressed else []
+            if act.startswith("modifiers.") and self._labeller.is_on(act.split(".")[1]):
+                how.append("on")
+            buttons.add_row(button, act, ", ".join(how))
         lasts = ", ".join(self._lasts) or "none yet"
         return Group(
             Text(f"{self._pad.description}, contract {self._contract.name}: {state}"),
@@ -101,7 +108,11 @@ class JoystickMonitor:
         rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         node = rclpy.create_node("joystick_monitor")
-        node.create_subscription(Joy, topic, lambda message: self.receive(message, clock.now().nanoseconds), ACT_QOS)
+
+        def on_joy(message: Any) -> None:
+            self.receive(message, clock.now().nanoseconds, node.get_clock().now().nanoseconds)
+
+        node.create_subscription(Joy, topic, on_joy, ACT_QOS)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:

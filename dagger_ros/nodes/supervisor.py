@@ -75,6 +75,8 @@ class SupervisorNode(ContractNode):
             raise DaggerError(f"parameter doubt_limit: expected a number > 0 (inf: no limit), got {doubt_limit:g}")
         if sha256 and len(sha256) != 64:
             raise DaggerError(f"parameter policy_sha256: expected 64 hex digits or nothing, got {sha256!r}")
+        if noise and not auto_arm:
+            raise DaggerError(f"parameter expert_noise: expected 0 where a person arms the robot, got {noise:g}")
         options = RuleOptions(beta, budget, noise)
         limits = None
         if rule_name in ROBOT_GATED and self._round > 0:
@@ -187,20 +189,28 @@ class SupervisorNode(ContractNode):
         if message.act == Act.ESTOP:  # also of a pad whose buttons mean something else under another contract
             self._inbox.put_estop_act(self.monotonic_ns())
         event = _ACTS.get(message.act)
-        if event is not None and message.contract_sha256 == self.contract.sha256:
-            self._inbox.request(event)
+        if event is None or message.contract_sha256 != self.contract.sha256:
+            return
+        age_s = (self.robot_ns() - stamp_ns(message.header.stamp)) * 1e-9
+        if event is not Event.HOLD and abs(age_s) > self.contract.timing.expert_max_age_s:
+            self.get_logger().warning(f"{event.name.lower()} of the pad left out: it is {age_s:.2f} s old")
+            return
+        self._inbox.request(event)
 
     def _on_episode(self, event: Any) -> None:
         if self.lockstep:
             self._episode.started(event)
             return
         self._inbox.put_recorder(event.event == EpisodeEvent.STARTED, self.monotonic_ns())
+        was_recorded = self._episode.episode >= 0
         if self._episode.started(event):
             if self._auto_arm:
                 # In simulation the robot is somewhere else now. A person's arming is kept.
                 self._inbox.request(Event.LOCK)
                 self._inbox.clear()
             self._gate.start_episode(max(event.seed, 0))
+        elif was_recorded and self._episode.episode < 0 and not self._auto_arm:
+            self._inbox.request(Event.HOLD)  # the episode is over, and so is what was to be done
 
     def _on_request(self, event: Event, _request: Any, response: Any) -> Any:
         response.success, response.message = self._answer(event)
@@ -212,13 +222,16 @@ class SupervisorNode(ContractNode):
         """Whether a request will be followed, and why not."""
         mode, reasons, name = self._gate.mode, self._reasons(), event.name.lower()
         if event is Event.ARM and (reasons & _LOCK or self._ticks == 0):
-            faults = (reasons & _LOCK).sentences() or "no tick yet"
-            return False, f"not armed: {faults} [{', '.join(f'{n}: {age}' for n, age in self._ages())}]"
+            words = (reasons & _LOCK).sentences() or "no tick yet"
+            return False, f"not armed: {words} [{', '.join(f'{n}: {age}' for n, age in self._ages())}]"
         if event is Event.RESET_ESTOP and reasons & _ESTOP:
             return False, f"not reset, the cause persists: {(reasons & _ESTOP).sentences()}"
-        if event is Event.RESUME and self._help.asked:
+        faults = reasons & Reason(self._gate.hold_policy) & ~Reason.HELP_UNANSWERED
+        if event is Event.RESUME and mode is Mode.HOLD and faults:
+            return False, f"not resumed, the policy could not drive: {faults.sentences()}"
+        if event is Event.RESUME and mode is Mode.POLICY and self._help.asked:
             return True, "the policy goes on at the next tick"
-        if event is not Event.ARM and next_mode(mode, event) is mode:
+        if next_mode(mode, event) is mode:
             return False, f"{name} changes nothing in {mode.name}"
         return True, f"{name} at the next tick"
 
@@ -283,7 +296,7 @@ class SupervisorNode(ContractNode):
 
     def _help_reason(self) -> str:
         scores = Scores(*(float(self._row[name]) for name in Scores._fields))
-        return help_words(scores, self._gate.rule.limits.ask)
+        return help_words(scores, Scores(*self._row["ask_limits"].tolist()))
 
     def _publish_command(self) -> None:
         if np.isfinite(self._row["executed_action"]).all():

@@ -38,7 +38,7 @@ class Checkpoint:
         trained_on: For each round: its manifest's hash, episodes and labels.
         training: Settings and final loss of its training.
         limits: On its scores, for the rule that they were fitted for: `rule`, `ask` and `back`, limits by name of the
-            score, and `fit`, what they were fitted on; empty: none.
+            score, `back_ticks`, and `fit`, what they were fitted on; of rule `hg` only `doubt_limit`; empty: none.
         weights_sha256: Hash of the weights file; filled in when saved.
     """
 

@@ -36,20 +36,25 @@ class RobotGated(Rule):
         limits: As they were fitted to the policy.
     """
 
-    hands_back = True
+    robot_gated = True
 
     def __init__(self, name: str, limits: Limits) -> None:
         super().__init__(limits)
         self.name = name
         self._agreed_ticks = 0
 
+    def start_episode(self, seed: int) -> None:
+        """What was agreed on before does not count."""
+        self.asks, self._agreed_ticks = False, 0
+
     def events(self, situation: Situation) -> Sequence[Event]:
-        """Asks while the policy drives (or is held since nobody answered), and hands back while the expert does."""
+        """Asks while the policy drives or is held, and hands back where the expert drives because it was asked."""
         mode, scores = situation.mode, situation.scores
         self.asks = mode in (Mode.POLICY, Mode.HOLD) and self._needs_help(scores)
         self._agreed_ticks = self._agreed_ticks + 1 if mode is Mode.EXPERT and self._can_go_on(scores) else 0
         if mode is Mode.EXPERT:
-            goes_on = situation.resume or self._agreed_ticks >= self.limits.back_ticks
+            agreed = situation.answered and self._agreed_ticks >= self.limits.back_ticks
+            goes_on = situation.resume or agreed
             return (Event.RELEASE, Event.RESUME) if goes_on else ()
         if self.asks:
             return (Event.TAKEOVER,)
@@ -63,7 +68,9 @@ class RobotGated(Rule):
         return scores.discrepancy > self.limits.ask.discrepancy
 
     def _can_go_on(self, scores: Scores) -> bool:
-        return all(math.isnan(limit) or score <= limit for score, limit in zip(scores, self.limits.back, strict=True))
+        back = self.limits.back
+        below = all(math.isnan(limit) or score <= limit for score, limit in zip(scores, back, strict=True))
+        return below and bool(back.given())
 
 
 class Lazy(RobotGated):
@@ -83,6 +90,7 @@ class Lazy(RobotGated):
 
     def start_episode(self, seed: int) -> None:
         """Draws the noise of the episode from the seed."""
+        super().start_episode(seed)
         self._rng = np.random.default_rng([seed, _NOISE_STREAM])
 
     def disturb(self, action: Vector, half_range: Vector) -> None:
@@ -161,7 +169,7 @@ def fit_thrifty(doubt: Vector, risk: Vector, budget: float, *, back_discrepancy:
 
     Args:
         doubt: (N,) of each tick.
-        risk: (N,) of each tick; NaN: not known.
+        risk: (N,) of each tick.
         budget: The share, between 0 and 1.
         back_discrepancy: Limit on the discrepancy for taking control back.
 

@@ -55,6 +55,7 @@ _UNATTENDED, _HELP_UNANSWERED = int(Intent.UNATTENDED), int(Reason.HELP_UNANSWER
 # Whose expert may drive: a script, or a person with the deadman pressed, be it to drive or only to label.
 _CONSENTS = int(Intent.TAKEOVER | Intent.LABEL | Intent.UNATTENDED)
 _LOCK_REQUEST, _HOLD_REQUEST, _RESUME_REQUEST = Event.LOCK.bit, Event.HOLD.bit, Event.RESUME.bit
+_STOPS = (Event.HOLD, Event.LOCK, Event.ESTOP)
 _STOPPED = {Mode.LOCKED: int(Reason.NOT_ARMED), Mode.HOLD: int(Reason.HELD), Mode.ESTOP: int(Reason.ESTOP)}
 
 
@@ -70,8 +71,13 @@ class Gate:
         doubt_limit: Largest doubt of the policy's ensemble with which it may drive, > 0.
         policy_sha256: The only weights that may drive; empty: any, but never other ones than control was given to.
 
+    Attributes:
+        mode: Who drives.
+        rule: As given.
+        hold_policy: Every reason with which the policy does not drive, as a mask.
+
     Raises:
-        DaggerError: If the rule asks for help, and the contract does not say how long an answer may take.
+        DaggerError: If the contract does not allow the rule, or does not say how long an answer to it may take.
     """
 
     def __init__(
@@ -85,7 +91,12 @@ class Gate:
         policy_sha256: bytes = b"",
     ) -> None:
         action, answer_s = contract.action, contract.timing.help_answer_s
-        if rule.hands_back and answer_s is None:
+        if rule.mixes and not auto_arm and not action.handover.beta_mixing:
+            raise DaggerError(
+                f"rule {rule.name}: expected action.handover.beta_mixing true in contract {contract.name}, since with "
+                "this beta the expert and the policy drive the robot in turn, tick by tick; found false"
+            )
+        if rule.robot_gated and answer_s is None:
             raise DaggerError(
                 f"rule {rule.name}: expected timing.help_answer_s in contract {contract.name}, how long a request for "
                 "help may stay unanswered before the robot is held; found nothing"
@@ -95,7 +106,7 @@ class Gate:
         self.rule = rule
         self.checks = CHECKS
         self._auto_arm = auto_arm
-        self._hold_policy = _HOLD_POLICY | (_EXPERT_SILENT if needs_expert else 0)
+        self.hold_policy = _HOLD_POLICY | (_EXPERT_SILENT if needs_expert else 0)
         self._interface = action.interface
         self._measures = action.measured is not None and action.interface is not Interface.EFFORT
         self._handover_scale = action.handover.limit_scale
@@ -109,6 +120,7 @@ class Gate:
         self._begins = False
         self._waits_for_person = False
         self._handed_back = False  # by the rule, while the deadman was pressed
+        self._answered = False  # the expert drives because the rule asked
         self._help = HelpWatch(answer_s)
         self._was_outside = False
         self._driver: Mode | None = None  # who drove last; the first one after a lock takes over from nobody
@@ -144,6 +156,10 @@ class Gate:
         self._was_outside = bool(fields["reasons"] & _WORKSPACE)
         self._driver = self.mode if self.mode in (Mode.POLICY, Mode.EXPERT) else None
         self._interventions, self._begins = fields["intervention"], False
+        self._handed_back = self.rule.robot_gated and self.mode is Mode.POLICY and self._view.pressed
+        self._answered = self.rule.robot_gated and self.mode is Mode.EXPERT
+        if fields["help"]:
+            self._help.go_on(self._view.monotonic_ns)
         self._limiter.seed(fields["executed_action"])
         self._limiter.last_ns = self._view.monotonic_ns
 
@@ -202,6 +218,8 @@ class Gate:
         """The robot is not where it was: a velocity starts from standstill, a position from what is measured next."""
         self.mode = next_mode(self.mode, Event.LOCK)
         self._view.forget()
+        self._help.forget()
+        self._handed_back = self._answered = False
         self._driver = None
         self._eased_until_ns = NEVER_NS
         self._limiter.last_ns = NEVER_NS
@@ -219,15 +237,16 @@ class Gate:
         if self._auto_arm and self.mode is Mode.LOCKED and fresh:
             self._take(Event.ARM)
             self._take(Event.RESUME)
-        asks = not self._waits_for_person and self._follow_rule(intent, consents=consents)
+        asks = not self._waits_for_person and self._follow_rule(bits, intent, consents=consents)
         dismissed = bool(requests & _RESUME_REQUEST) or (before is Mode.HOLD and self.mode is Mode.POLICY)
         unanswered = 0
         if self._help.watch(self.mode, asks=asks, dismissed=dismissed, now_ns=self._view.monotonic_ns):
             unanswered = _HELP_UNANSWERED
         outside = bool(bits & _WORKSPACE)
         crossed, self._was_outside = outside and not self._was_outside, outside
-        if self.mode is Mode.POLICY and (bits | unanswered) & self._hold_policy:
+        if self.mode is Mode.POLICY and (bits | unanswered) & self.hold_policy:
             self.mode = next_mode(self.mode, Event.HOLD)
+            self._waits_for_person = not self._auto_arm
         elif self.mode is Mode.EXPERT and (bits & _HOLD_EXPERT or crossed):
             self.mode = next_mode(self.mode, Event.HOLD)
             # A deadman that was pressed all the while does not drive on: that takes a new press.
@@ -240,30 +259,39 @@ class Gate:
             self.mode = next_mode(self.mode, Event.ESTOP)
         return unanswered
 
-    def _follow_rule(self, intent: int, *, consents: bool) -> bool:
+    def _follow_rule(self, bits: int, intent: int, *, consents: bool) -> bool:
         """Does what the rule says, and gives whether it asks for help. A deadman that is pressed anew drives."""
-        view = self._view
+        view, rule, resume = self._view, self.rule, bool(intent & _WANTS_RESUME)
+        if view.pressed_anew or not view.pressed:
+            self._handed_back = False
         if self._auto_arm and self.mode is Mode.HOLD and intent & _UNATTENDED:
             self._take(Event.RESUME)  # nobody is there to do it
         before = self.mode
-        for event in self.rule.events(Situation(before, view.pressed, bool(intent & _WANTS_RESUME), view.scores)):
-            if event is not Event.TAKEOVER or consents:
+        events = rule.events(Situation(before, view.pressed, resume, view.scores, self._answered))
+        if rule.robot_gated and before is Mode.EXPERT and not resume and bits & (self.hold_policy | _HOLD_EXPERT):
+            events = ()  # it does not take control back for a policy that could not drive
+        for event in events:
+            if event is not Event.TAKEOVER or (consents and not self._handed_back):
                 self.mode = next_mode(self.mode, event)
-        if self.rule.hands_back and before is Mode.EXPERT and self.mode is Mode.POLICY:
-            self._handed_back = True
-        elif view.pressed_anew or not view.pressed:
-            self._handed_back = False
+        if rule.robot_gated and before is Mode.EXPERT and self.mode is Mode.POLICY:
+            self._handed_back = view.pressed
         if view.pressed and not self._handed_back:
             self.mode = next_mode(self.mode, Event.TAKEOVER)  # whatever the rule
-        return self.rule.asks
+        if self.mode is Mode.EXPERT and before is not Mode.EXPERT:
+            self._answered = rule.asks or self._help.asked
+        return rule.asks
 
     def _obey(self, fresh: bool, requests: int) -> None:
         """What people asked for since the last tick."""
         for event in events_of(requests):
+            before = self.mode
             if event is not Event.ARM or fresh:
                 self._take(event)
             # What a person stopped or has just armed does not move before a person says so. A lock is no person's.
-            self._waits_for_person = event is not Event.RESUME and not (event is Event.LOCK and self._auto_arm)
+            if event is Event.RESUME or (event is Event.LOCK and self._auto_arm):
+                self._waits_for_person = False
+            elif event in _STOPS or self.mode is not before:
+                self._waits_for_person = True
 
     def _take(self, event: Event) -> None:
         """A wish of a person; a robot that was stopped may have been moved, so motion starts from what is measured."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dagger_ros.contract import NEVER_NS, Mode, Scores
 
 __all__ = ["HelpWatch", "help_words"]
@@ -22,8 +24,16 @@ class HelpWatch:
 
     def __init__(self, answer_s: float | None) -> None:
         self._answer_ns = 0 if answer_s is None else round(answer_s * 1e9)
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is asked for."""
         self._since_ns = NEVER_NS
         self.asked = False
+
+    def go_on(self, now_ns: int) -> None:
+        """A request stands, and nobody knows since when."""
+        self._since_ns, self.asked = now_ns, True
 
     def watch(self, mode: Mode, *, asks: bool, dismissed: bool, now_ns: int) -> bool:
         """Takes one tick.
@@ -48,6 +58,9 @@ class HelpWatch:
 
 def help_words(scores: Scores, ask: Scores) -> str:
     """Which scores are above their limits, for people."""
-    limits = ask.given()
-    above = [f"{n} {s:.3g} above {limits[n]:.3g}" for n, s in scores._asdict().items() if n in limits and s > limits[n]]
-    return ", ".join(above) or "a score was above its limit"
+    words = []
+    for name, limit in ask.given().items():
+        score = getattr(scores, name)
+        if not score <= limit:
+            words.append(f"{name} is not known" if np.isnan(score) else f"{name} {score:.3g} above {limit:.3g}")
+    return ", ".join(words) or "a score was above its limit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ class Situation(NamedTuple):
         takeover: The deadman is pressed.
         resume: The expert explicitly gives control back to the policy.
         scores: Of the policy at this tick.
+        answered: Where the expert drives: because the rule asked for it, and not because a person wanted to.
     """
 
     mode: Mode
     takeover: bool
     resume: bool
     scores: Scores
+    answered: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Limits:
             content: What stands in its `policy.json` as `limits`.
 
         Raises:
-            DaggerError: If they were fitted for another rule, or there are none.
+            DaggerError: If they were fitted for another rule, there are none, or they would not limit.
         """
         found = content.get("rule", "none")
         if found != rule:
@@ -61,7 +64,17 @@ class Limits:
                 f"rule {rule}: expected a policy whose limits were fitted for this rule (trained by dagger-ros run "
                 f"--rule {rule}); found {found}"
             )
-        return Limits(Scores(**content["ask"]), Scores(**content["back"]), content["back_ticks"])
+        for side in ("ask", "back"):
+            given = content.get(side)
+            if not isinstance(given, Mapping) or not given or not all(map(_is_limit, given.items())):
+                raise DaggerError(
+                    f"rule {rule}: expected in the policy's limits.{side} finite numbers for at least one of "
+                    f"{', '.join(Scores._fields)}; found {given!r}"
+                )
+        ticks = content.get("back_ticks")
+        if not isinstance(ticks, int) or ticks < 1:
+            raise DaggerError(f"rule {rule}: expected in the policy's limits.back_ticks a number >= 1; found {ticks!r}")
+        return Limits(Scores(**content["ask"]), Scores(**content["back"]), ticks)
 
 
 class Rule(ABC):
@@ -74,8 +87,10 @@ class Rule(ABC):
     """
 
     name = ""
-    hands_back = False
-    """It may give control to the policy while the deadman is pressed, which must then be pressed anew."""
+    robot_gated = False
+    """It asks for help, and may take control back while the deadman is pressed, which must then be pressed anew."""
+    mixes = False
+    """The expert and the policy drive in turn, tick by tick."""
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self.limits = limits
@@ -101,6 +116,11 @@ class Rule(ABC):
         if mode is Mode.EXPERT:
             return Label.EXPERT if expert_labels else Label.NONE
         return Label.POLICY if mode is Mode.POLICY else Label.NONE
+
+
+def _is_limit(item: tuple[object, object]) -> bool:
+    name, value = item
+    return name in Scores._fields and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def shadow_label(mode: Mode, *, expert_labels: bool) -> Label:

@@ -67,7 +67,7 @@ class Dagger(Rule):
 
     def __init__(self, beta: float) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta, self.mixes = beta, beta > 0
         self._rng = np.random.default_rng(0)
 
     def start_episode(self, seed: int) -> None:

@@ -259,7 +259,15 @@ def test_message_that_lacked_a_field_is_said_until_a_whole_one_comes() -> None:
 def test_emergency_stop_of_the_pad_counts_until_it_is_not_repeated_any_more() -> None:
     max_age_ns = round(PEG.timing.expert_max_age_s * 1e9)
     inbox = Inbox(LAYOUT)
-    inbox.put_estop_act(NOW_NS - max_age_ns)
+    for age_ns, pressed in ((max_age_ns, True), (max_age_ns + 1, False)):
+        inbox.put_estop_act(NOW_NS - age_ns)
+        assert reasons(inbox) & Reason.ESTOP_PRESSED  # once, however old: nobody pressed it for nothing
+        assert bool(reasons(inbox) & Reason.ESTOP_PRESSED) == pressed
+
+
+def test_emergency_stop_that_is_shorter_than_a_tick_stops() -> None:
+    inbox = Inbox(LAYOUT)
+    inbox.put_estop(True, NOW_NS)
+    inbox.put_estop(False, NOW_NS)
     assert reasons(inbox) & Reason.ESTOP_PRESSED
-    inbox.put_estop_act(NOW_NS - max_age_ns - 1)
     assert not reasons(inbox) & Reason.ESTOP_PRESSED

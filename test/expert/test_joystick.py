@@ -177,12 +177,44 @@ def test_rate_moves_from_the_last_emitted_action_and_stays_when_the_stick_does()
     person.previous["executed_action"] = 0.3
     person.tick(right_bumper=1, left_stick_x=1.0)
     assert person.out[0] == pytest.approx(0.3 + 0.5 * 0.05)
-    person.previous["executed_action"] = 0.9  # what the limits made of it meanwhile is not followed
+    person.previous["executed_action"] = 0.29  # what the limits made of it meanwhile is not followed
     person.tick()
     assert person.out[0] == pytest.approx(0.3 + 2 * 0.5 * 0.05)
     person.tick(left_stick_x=0.0)
     assert person.out[0] == pytest.approx(0.3 + 2 * 0.5 * 0.05)
     assert person.out[1:].tolist() == [0.3] * 5
+
+
+def test_rate_runs_no_further_ahead_of_what_is_sent_than_three_periods() -> None:
+    """Otherwise a robot whose limits hold it back would go on long after the stick is at rest."""
+    person = Person(arm("rate", 0.5))
+    person.previous["executed_action"] = 0.3
+    person.tick(right_bumper=1, left_stick_x=1.0)
+    for _ in range(20):
+        person.tick()
+    assert person.out[0] == pytest.approx(0.3 + 3 * 0.5 * 0.05)
+    person.previous["executed_action"] = 0.1  # pushed back
+    person.tick(left_stick_x=0.0)
+    assert person.out[0] == pytest.approx(0.1 + 3 * 0.5 * 0.05)
+
+
+def test_rate_of_a_hand_that_does_not_know_what_was_sent_is_no_action() -> None:
+    person = Person(arm("rate", 0.5))
+    person.tick(right_bumper=1, left_stick_x=1.0)
+    assert np.isfinite(person.out).all()
+    person.labeller.label(person.row, None, person.out)
+    assert np.isnan(person.out).all()
+
+
+@pytest.mark.parametrize("control", ["rate", "relative"])
+def test_label_in_the_shadow_starts_from_where_the_policy_is(control: str) -> None:
+    person = Person(arm(control, 0.2), shadow=True)
+    step = 0.2 * (0.05 if control == "rate" else 1.0)
+    for place in (0.3, 0.5, 0.1):
+        person.previous["executed_action"] = place
+        person.tick(right_bumper=1, left_stick_x=1.0)
+        assert person.out[0] == pytest.approx(place + step)
+        assert person.out[1] == place
 
 
 def test_rate_stops_at_the_bound() -> None:
@@ -192,6 +224,7 @@ def test_rate_stops_at_the_bound() -> None:
     person.tick(right_bumper=1, left_stick_x=1.0)
     person.tick()
     assert person.out[0] == upper
+    person.previous["executed_action"][0] = upper
     person.tick(left_stick_x=-1.0)
     assert person.out[0] == pytest.approx(upper - 0.025)
 
@@ -321,3 +354,14 @@ def test_noise_of_a_stick_at_rest_moves_nothing_and_a_stick_that_never_rests_is_
         intent = broken.tick(right_bumper=1, left_stick_y=0.9 * (-1) ** i)
         assert not intent.takeover
         assert np.isnan(broken.out).all()
+
+
+def test_latched_modifier_is_forgotten_with_a_pad_that_is_not_believed() -> None:
+    content = PEG.model_dump(mode="json", by_alias=True)
+    content["expert"]["joystick"]["modifiers"]["precise"]["latching"] = True
+    person = Person(Contract.model_validate(content))
+    person.tick(left_bumper=1)
+    assert person.labeller.is_on("precise")
+    person.labeller.reader.distrust("two of them")
+    person.tick(left_bumper=0)
+    assert not person.labeller.is_on("precise")

@@ -248,17 +248,37 @@ def test_act_begins_with_the_press_and_once() -> None:
     assert hand.send(south=1, left_stick_press=1) == ["resume", "reasons.control"]
 
 
-def test_only_the_emergency_stop_counts_while_the_pad_is_not_believed() -> None:
+def test_only_what_stops_counts_while_the_pad_is_not_believed() -> None:
     hand = Hand()
     assert hand.send(left_stick_y=1.0, start=1, east=1) == ["estop"]
-    assert hand.reader.estop
+    assert hand.send(west=1) == ["hold"]
+    assert hand.reader.estop_is_pressed(hand.now_ns)
     assert hand.send() == []
-    hand.send(east=0)
-    assert not hand.reader.estop
+    hand.send(east=0, west=0)
+    assert not hand.reader.estop_is_pressed(hand.now_ns)
     for axes, stamp_ns in (([math.nan] * 8, None), ([], None), (hand.axes, 1)):  # wrong, and of a clock that went back
-        assert hand.send_raw(axes, [0, 1] + [0] * 11, stamp_ns=stamp_ns) == ["estop"]
+        assert hand.send_raw(axes, [0, 1, 1] + [0] * 10, stamp_ns=stamp_ns) == ["hold", "estop"]
+        assert hand.reader.estop_is_pressed(hand.now_ns)
         assert hand.send_raw(axes, [0] * 13) == []
     assert hand.send_raw([], [0]) == []
+
+
+def test_emergency_stop_of_a_pad_that_fell_silent_is_not_pressed_for_ever() -> None:
+    hand = Hand()
+    hand.send_raw([math.nan] * 8, [0, 1] + [0] * 11)
+    assert hand.reader.estop_is_pressed(hand.now_ns + AGE_NS)
+    assert not hand.reader.estop_is_pressed(hand.now_ns + AGE_NS + 1)
+
+
+@pytest.mark.parametrize(("delay_ns", "believed"), [(AGE_NS, True), (AGE_NS + 1, False), (-AGE_NS - 1, False)])
+def test_message_that_was_long_on_its_way_or_is_of_another_clock_waits_for_rest(delay_ns: int, believed: bool) -> None:
+    hand = ready()
+    hand.now_ns += 20 * MS
+    hand.buttons[5] = 1
+    acts = hand.reader.receive(hand.axes, hand.buttons, hand.now_ns, hand.now_ns, delay_ns=delay_ns)
+    assert (acts == ["deadman"]) == believed
+    assert hand.drives == believed
+    assert believed or "s on its way: a slow link, or another clock?" in hand.problem
 
 
 def test_deflection_is_zero_within_the_deadzone_and_one_at_the_end() -> None:

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from dagger_ros.learning import TrainingSettings, train
 
 pytestmark = pytest.mark.torch
-QUICK = TrainingSettings(members=2, hidden=(32,), steps=300, batch=32)
+QUICK = TrainingSettings(members=2, hidden=(32,), steps=300, batch=32, bootstrap=False)
 
 
 def data(contract: Contract, count: int = 200) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from dagger_ros.contract import (
     Mode,
     RowLayout,
     load_contract,
+    stamp_from_ns,
 )
 from dagger_ros.dataset import read_episode, read_rows
 from dagger_ros.policy import load_checkpoint
@@ -26,7 +27,7 @@ from dagger_ros.policy import load_checkpoint
 rclpy = pytest.importorskip("rclpy")
 from sensor_msgs.msg import Joy, JoyFeedback
 
-from dagger_ros.msg import HelpRequest
+from dagger_ros.msg import HelpRequest, OperatorAct
 from dagger_ros.nodes.aggregator import AggregatorNode
 from dagger_ros.nodes.expert_label import ExpertLabelNode
 from dagger_ros.nodes.joystick_monitor import JoystickMonitor
@@ -155,6 +156,25 @@ def test_policy_does_not_drive_on_while_the_pad_of_who_watches_is_gone(scene: Pe
     assert {d.mode for d in scene.decisions[before:]} == {Mode.HOLD}
 
 
+def test_act_that_was_long_on_its_way_starts_nothing(scene: Person) -> None:
+    acts = scene.node.create_publisher(OperatorAct, "expert/act", ACT_QOS)
+    scene.arm()
+    late = OperatorAct(act=int(Act.RESUME), contract_sha256=scene.contract.sha256, operator_id="ada")
+    for age_s in (10, -10):
+        stamp_from_ns(late.header.stamp, scene.node.get_clock().now().nanoseconds - age_s * 10**9)
+        acts.publish(late)
+        before = len(scene.decisions)
+        scene.until(lambda start=before: len(scene.decisions) > start + 10)  # type: ignore[misc]
+        assert {d.mode for d in scene.decisions[before:]} == {Mode.HOLD}
+    stamp_from_ns(late.header.stamp, scene.node.get_clock().now().nanoseconds)
+    acts.publish(late)
+    scene.until_mode(Mode.POLICY)
+    late.act = int(Act.HOLD)
+    stamp_from_ns(late.header.stamp, 5)
+    acts.publish(late)  # what stops counts however old it is
+    scene.until_mode(Mode.HOLD)
+
+
 def test_message_of_another_pad_holds_and_says_why(scene: Person) -> None:
     scene.arm()
     scene.take_over()
@@ -207,13 +227,21 @@ def test_acts_of_an_episode_stand_in_its_bag_and_beside_it(scene: Person, patien
     assert (rows["label_source"][rows["intervention"] == 1] == Label.EXPERT).sum() > 2
     assert (rows["label_source"][rows["intervention"] == 2] == Label.NONE).all()
     assert (rows["mode"][rows["intervention"] == 2] == Mode.EXPERT).all()
+    # The episode is over, and so is what was to be done.
     scene.joy.axes[DPAD_Y] = 0.0
     aggregator.start(8)
+    scene.press(SOUTH)
+    scene.until_mode(Mode.POLICY)
+    scene.let_go(SOUTH)
+    scene.until(lambda: not scene.reasons & Reason.EXPERT_NOT_FINITE and scene.decisions[-1].episode == 1)
+    aggregator.stop(success=False, failure="jammed", metric=0.0)
+    scene.until_mode(Mode.HOLD)
+    aggregator.start(9)
     scene.until(lambda: not scene.reasons & Reason.EXPERT_NOT_FINITE)
     scene.joy.axes[DPAD_Y] = -1.0  # discard
     scene.until(lambda: Act.DISCARD in scene.kinds())
     scene.until(lambda: aggregator.verdict()[1] == "not recording")
-    assert not (round_ / "episodes/000001/episode.json").exists()
+    assert not (round_ / "episodes/000002/episode.json").exists()
     aggregator.destroy_node()
 
 
@@ -247,9 +275,9 @@ def test_monitor_shows_what_the_pad_does_and_drives_nothing(patient: Path, ros_d
     joy = Joy(axes=[0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0], buttons=[0] * 11)
     times_ns = iter(range(0, 10**11, 10**9))
     while "counts; nobody presses" not in picture(now_ns := next(times_ns)):
-        monitor.receive(joy, now_ns)
+        monitor.receive(joy, now_ns, now_ns)
     joy.axes[LEFT_STICK_Y], joy.buttons[DEADMAN] = 1.0, 1
-    monitor.receive(joy, now_ns)
+    monitor.receive(joy, now_ns, now_ns)
     text = picture(now_ns)
     assert "the expert drives" in text
     assert "+0.240" in text

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import LIMIT, PEG, PERIOD_NS, Bench
+from bench import LIMIT, PEG, PERIOD_NS, Bench, changed
 from dagger_ros.contract import Contract, DaggerError, ExpertIntent, Label, Mode, Scores
 from dagger_ros.supervisor import (
     ROBOT_GATED,
+    Dagger,
     Event,
     Gate,
     HumanGated,
@@ -150,16 +151,107 @@ def test_rule_takes_control_back_from_a_pressed_deadman_and_only_a_new_press_tak
     assert tick(made, SURE, PRESSED)["mode"] == Mode.EXPERT
 
 
-def test_rule_that_asks_again_finds_the_deadman_still_pressed() -> None:
+def test_rule_that_asks_again_is_not_answered_by_a_deadman_that_is_still_pressed() -> None:
     made = bench()
     tick(made, DOUBTFUL, PRESSED)
     assert tick(made, SURE, PRESSED)["mode"] == Mode.POLICY
+    row = tick(made, DOUBTFUL, PRESSED)
+    assert (row["mode"], row["help"]) == (Mode.POLICY, 1)
+    tick(made, DOUBTFUL, ABSENT)
     assert tick(made, DOUBTFUL, PRESSED)["mode"] == Mode.EXPERT
 
 
-def test_press_takes_control_though_nobody_asked() -> None:
-    made = bench(RobotGated("safe", Limits(Scores(doubt=0.5), Scores(discrepancy=-1.0))))
-    assert modes(made, SURE, 3, PRESSED) == [Mode.EXPERT] * 3
+def test_what_a_person_took_unasked_the_rule_does_not_take_back() -> None:
+    made = bench()
+    assert modes(made, SURE, 5, PRESSED) == [Mode.EXPERT] * 5
+    assert tick(made, SURE, ExpertIntent(label=True, takeover=True, resume=True))["mode"] == Mode.POLICY
+
+
+@pytest.mark.parametrize("fault", ["policy_receive_ns", "policy_action"])
+def test_rule_gives_nothing_back_to_a_policy_that_could_not_drive(fault: str) -> None:
+    made = bench()
+    tick(made, DOUBTFUL, PRESSED)
+    row = row_of(made, SURE)
+    row[fault] = made.now_ns - 10**9 if fault == "policy_receive_ns" else np.nan
+    made.tick(row, PRESSED)
+    assert row["mode"] == Mode.EXPERT
+    assert tick(made, SURE, PRESSED)["mode"] == Mode.POLICY
+
+
+def test_expert_who_falls_silent_holds_though_the_rule_would_go_on() -> None:
+    made = bench(needs_expert=False)
+    tick(made, DOUBTFUL, PRESSED)
+    row = row_of(made, SURE)
+    row["expert_receive_ns"] = made.now_ns - 10**9
+    made.tick(row, PRESSED)
+    assert row["mode"] == Mode.HOLD
+
+
+@pytest.mark.parametrize("intent", [PRESSED, ExpertIntent(label=True, unattended=True)])
+def test_policy_that_failed_waits_for_a_person_whatever_the_rule_asks(intent: ExpertIntent) -> None:
+    made = bench()
+    tick(made, DOUBTFUL, PRESSED)
+    assert tick(made, SURE, PRESSED)["mode"] == Mode.POLICY
+    row = row_of(made, SURE, policy=np.nan)
+    made.tick(row, intent)
+    assert row["mode"] == Mode.HOLD
+    assert modes(made, DOUBTFUL, 5, intent) == [Mode.HOLD] * 5
+
+
+def test_arming_what_is_armed_does_not_silence_the_rule() -> None:
+    made = bench()
+    assert tick(made, DOUBTFUL, ABSENT, Event.ARM)["help"] == 1
+    assert tick(made, DOUBTFUL)["help"] == 1
+
+
+def test_new_episode_asks_for_nothing_and_needs_no_new_press() -> None:
+    made = Bench(RobotGated("safe", LIMITS))
+    tick(made, DOUBTFUL)
+    made.gate.start_episode(1)
+    row = tick(made, SURE, ABSENT, Event.LOCK)
+    assert (row["mode"], row["help"]) == (Mode.POLICY, 0)
+    assert [tick(made, SURE)["mode"] for _ in range(2 * ANSWER_TICKS)] == [Mode.POLICY] * 2 * ANSWER_TICKS
+    tick(made, DOUBTFUL, PRESSED)
+    tick(made, SURE, PRESSED)
+    made.gate.start_episode(2)
+    assert tick(made, SURE, PRESSED, Event.LOCK)["mode"] == Mode.EXPERT
+
+
+def test_gate_that_goes_on_knows_of_the_request_and_of_the_press_that_is_over() -> None:
+    made = bench()
+    tick(made, DOUBTFUL)
+    rows = [tick(made, SURE).copy() for _ in range(3)]
+    other = Bench(RobotGated("safe", LIMITS), auto_arm=False)
+    other.now_ns = made.now_ns
+    other.gate.go_on_from(rows[-1])
+    assert tick(other, SURE)["help"] == 1
+    made = bench()
+    tick(made, DOUBTFUL, PRESSED)
+    row = tick(made, SURE, PRESSED)
+    other = Bench(RobotGated("safe", LIMITS), auto_arm=False)
+    other.now_ns = made.now_ns
+    other.gate.go_on_from(row)
+    assert tick(other, SURE, PRESSED)["mode"] == Mode.POLICY
+    made = bench()
+    row = tick(made, DOUBTFUL, PRESSED)
+    other = Bench(RobotGated("safe", LIMITS), auto_arm=False)
+    other.now_ns = made.now_ns
+    other.gate.go_on_from(row)
+    assert tick(other, SURE, PRESSED)["mode"] == Mode.POLICY
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_expert_and_policy_drive_a_robot_in_turn_only_where_the_contract_allows_it(allowed: bool) -> None:
+    contract = changed(handover={"limit_scale": 1.0, "longest_s": 0.3, "beta_mixing": allowed})
+    if allowed:
+        Gate(contract, Dagger(0.5), auto_arm=False)
+    else:
+        with pytest.raises(
+            DaggerError, match=r"^rule dagger: expected action.handover.beta_mixing true in contract peg"
+        ):
+            Gate(contract, Dagger(0.5), auto_arm=False)
+    Gate(contract, Dagger(0.5), auto_arm=True)
+    Gate(contract, Dagger(0.0), auto_arm=False)
 
 
 def test_letting_go_holds_and_does_not_give_control_back() -> None:
@@ -244,6 +336,7 @@ def test_words_name_the_scores_above_their_limits() -> None:
     assert help_words(Scores(doubt=0.61, risk=0.2), Scores(doubt=0.5, risk=0.3)) == "doubt 0.61 above 0.5"
     both = help_words(Scores(doubt=0.61, novelty=3.0), Scores(doubt=0.5, novelty=2.0))
     assert both == "doubt 0.61 above 0.5, novelty 3 above 2"
+    assert help_words(Scores(), Scores(doubt=0.5)) == "doubt is not known"
     assert help_words(Scores(doubt=0.4), Scores(doubt=0.5)) == "a score was above its limit"
 
 

@@ -77,9 +77,28 @@ def test_rule_that_asks_needs_limits_that_were_fitted_for_it(rule: str) -> None:
         Limits.fitted(rule, {})
     with pytest.raises(DaggerError, match=r"found magic$"):
         Limits.fitted(rule, {"rule": "magic"})
+    good = {"rule": rule, "ask": {"doubt": 0.1}, "back": {"risk": 1}, "back_ticks": 1}
+    for side in ("ask", "back"):
+        for bad in ({}, {"doubt": math.nan}, {"doubt": math.inf}, {"doubt": "0.1"}, {"fear": 0.1}, [0.1], None):
+            with pytest.raises(
+                DaggerError, match=rf"expected in the policy's limits.{side} finite numbers for at least"
+            ):
+                Limits.fitted(rule, good | {side: bad})
+        with pytest.raises(DaggerError, match=rf"limits.{side} .*; found None$"):
+            Limits.fitted(rule, {k: v for k, v in good.items() if k != side})
+    for ticks in (0, 1.5, None):
+        with pytest.raises(DaggerError, match=r"limits.back_ticks a number >= 1; found"):
+            Limits.fitted(rule, good | {"back_ticks": ticks})
+    assert Limits.fitted(rule, good).back.risk == 1
     content: dict[str, Any] = {"rule": rule, "ask": {"doubt": 0.1}, "back": {"risk": 0.2}, "back_ticks": 3}
     limits = Limits.fitted(rule, content)
     assert (limits.ask.given(), limits.back.given(), limits.back_ticks) == ({"doubt": 0.1}, {"risk": 0.2}, 3)
+
+
+@pytest.mark.parametrize(("beta", "mixes"), [(0.0, False), (0.1, True), (1.0, True)])
+def test_dagger_mixes_where_the_expert_may_drive(beta: float, mixes: bool) -> None:
+    assert Dagger(beta).mixes is mixes
+    assert not any(rule.mixes for rule in every_rule())
 
 
 def test_coins_of_an_episode_come_from_its_seed() -> None:
@@ -182,6 +201,23 @@ def test_control_goes_back_only_after_so_many_ticks_in_a_row() -> None:
     assert events(rule, Mode.EXPERT, **near) == []  # counts anew
 
 
+def test_rule_does_not_take_back_what_a_person_took_unasked_nor_without_a_limit() -> None:
+    rule = RobotGated("safe", LIMITS)
+    sure = Scores(deviation=0.0)
+    assert list(rule.events(Situation(Mode.EXPERT, True, False, sure, answered=False))) == []
+    assert tuple(rule.events(Situation(Mode.EXPERT, True, True, sure, answered=False))) == HANDED_BACK
+    assert tuple(rule.events(Situation(Mode.EXPERT, True, False, sure, answered=True))) == HANDED_BACK
+    assert events(RobotGated("safe", Limits(ask=Scores(deviation=0.5))), Mode.EXPERT, deviation=0.0) == []
+
+
+def test_new_episode_begins_without_agreement() -> None:
+    rule = RobotGated("lazy", Limits(back=Scores(discrepancy=0.4), back_ticks=2))
+    assert events(rule, Mode.EXPERT, discrepancy=0.1) == []
+    rule.start_episode(3)
+    assert events(rule, Mode.EXPERT, discrepancy=0.1) == []
+    assert tuple(events(rule, Mode.EXPERT, discrepancy=0.1)) == HANDED_BACK
+
+
 def test_person_hands_back_or_lets_a_held_policy_go_on_whatever_the_scores() -> None:
     rule = RobotGated("safe", LIMITS)
     assert tuple(events(rule, Mode.EXPERT, resume=True, deviation=1.0)) == HANDED_BACK
@@ -192,7 +228,7 @@ def test_person_hands_back_or_lets_a_held_policy_go_on_whatever_the_scores() -> 
 
 
 def test_only_rules_in_which_the_robot_decides_take_control_from_a_pressed_deadman() -> None:
-    assert [rule.name for rule in every_rule() if rule.hands_back] == list(ROBOT_GATED)
+    assert [rule.name for rule in every_rule() if rule.robot_gated] == list(ROBOT_GATED)
     assert not any(events(rule, Mode.EXPERT) and rule.asks for rule in every_rule())
 
 

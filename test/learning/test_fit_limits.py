@@ -13,7 +13,7 @@ from dagger_ros.contract import DaggerError, RowLayout, load_contract
 from dagger_ros.policy import MlpEnsemble
 
 pytest.importorskip("torch")
-from dagger_ros.learning import Experience, LimitSettings, TrainingSettings, fit_limits, train
+from dagger_ros.learning import Experience, LimitSettings, TrainingSettings, fit_limits, human_doubt_limit, train
 from dagger_ros.supervisor import ROBOT_GATED, Limits
 
 pytestmark = pytest.mark.torch
@@ -137,6 +137,19 @@ def test_episodes_without_any_success_are_risky(material: dict[str, Any]) -> Non
     failed = [replace(episode, success=False) for episode in experiences(material, by_policy=True)]
     tensors, _ = fitted(material, "thrifty", episodes=failed)
     assert np.mean([s.risk for s in scores(material, tensors, failed[0].observations)]) > 0.8
+
+
+def test_doubt_of_a_person_is_the_mean_of_the_last_quarter_of_the_takeovers() -> None:
+    assert human_doubt_limit([]) == {}
+    assert human_doubt_limit([0.3])["doubt_limit"] == 0.3
+    limits = human_doubt_limit([9.0] * 6 + [0.1, 0.3])
+    assert (limits["rule"], limits["doubt_limit"], limits["fit"]) == ("hg", 0.2, {"takeovers": 8})
+
+
+def test_limits_that_would_be_none_are_refused(material: dict[str, Any]) -> None:
+    trained = replace(material["trained"], held_out=np.full_like(material["labels"], np.nan))
+    with pytest.raises(DaggerError, match="limits: expected finite actions on every labelled frame"):
+        fitted(material | {"trained": trained}, "ensemble")
 
 
 def test_rule_that_asks_for_nothing_has_no_limits(material: dict[str, Any]) -> None:
