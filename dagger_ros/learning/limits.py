@@ -26,6 +26,8 @@ class LimitSettings:
     Args:
         unsafe_share: So much of the data is to count as deviating, which gives the tolerance. Source: SafeDAgger;
             LazyDAgger's tau_sup is such a tolerance too.
+        ensemble_share: Of `ensemble`: so much of the data is to lie above each limit. The source searches; with more
+            the policy drives so seldom that only states of the expert are labelled.
         back: Of `lazy`: share of the squared tolerance below which control goes back. Source: LazyDAgger, tau_auto.
         agreement_s: Of `lazy`: for how long the discrepancy must be below before control goes back, so that actions
             that only cross each other are no agreement. The source has one step, of environments that are slower.
@@ -42,6 +44,7 @@ class LimitSettings:
     """
 
     unsafe_share: float = 0.2
+    ensemble_share: float = 0.05
     back: float = 0.25
     agreement_s: float = 0.3
     discount: float = 0.9999
@@ -222,10 +225,13 @@ def _lazy(fit: _Fit) -> tuple[dict[str, Array], Limits]:
 def _ensemble(fit: _Fit) -> tuple[dict[str, Array], Limits]:
     """Discrepancy and doubt at once, the same both ways. Source: Menda et al. (2018), arXiv 1807.08364.
 
-    The source searches for its limits; here they are those of SafeDAgger, for both.
+    The source searches for its limits; here each is a quantile on the data.
     """
     _, doubt = fit.of_policy(fit.observations)
-    limits = Scores(discrepancy=fit.tolerance, doubt=float(np.quantile(doubt, 1.0 - fit.settings.unsafe_share)))
+    discrepancy, doubt_limit = (
+        float(np.quantile(v, 1.0 - fit.settings.ensemble_share)) for v in (fit.discrepancy, doubt)
+    )
+    limits = Scores(discrepancy=discrepancy, doubt=doubt_limit)
     fit.deviating = float((fit.discrepancy > limits.discrepancy).mean())
     return {}, Limits(limits, limits)
 

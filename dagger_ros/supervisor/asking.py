@@ -18,7 +18,7 @@ __all__ = ["FEWEST_TICKS", "EnsembleGated", "Lazy", "RobotGated", "Thrifty", "fi
 # Keeps noise apart from other uses of the same seed.
 _NOISE_STREAM = 5
 # Of `Thrifty`: with fewer ticks there is no quantile to speak of (source: its code); older ones are forgotten.
-FEWEST_TICKS, _MOST_TICKS = 25, 1024
+FEWEST_TICKS, _MOST_TICKS = 25, 512
 # So often they are fitted.
 _FIT_TICKS = 10
 # By how many times the budget the share may be larger, to catch up.
@@ -129,8 +129,8 @@ class Thrifty(RobotGated):
     def __init__(self, limits: Limits, budget: float) -> None:
         super().__init__("thrifty", limits)
         self._budget, self._fitted = budget, limits
-        # (N, 2) doubt and risk while the policy drove, the newest N.
-        self._met = np.empty((_MOST_TICKS, 2))
+        # (2, N) doubt and risk while the policy drove, the newest N.
+        self._met = np.empty((2, _MOST_TICKS))
         self._ticks = self._requests = 0
         self._pay()
 
@@ -141,7 +141,7 @@ class Thrifty(RobotGated):
         # A request that nobody has answered yet is one.
         met = situation.scores.doubt, situation.scores.risk
         if situation.mode is Mode.POLICY and not (asked and self.asks) and math.isfinite(sum(met)):
-            self._met[self._ticks % _MOST_TICKS] = met
+            self._met[:, self._ticks % _MOST_TICKS] = met
             self._ticks += 1
             self._requests += self.asks
             if self._ticks >= FEWEST_TICKS and self._ticks % _FIT_TICKS == 0:
@@ -154,8 +154,8 @@ class Thrifty(RobotGated):
         left = self._budget * self._ticks - self._requests
         share = self._budget + min(max(left / _FIT_TICKS, 0.0), _LARGEST_CHANGE * self._budget)
         share = min(share, 1.0)
-        met = self._met[: min(self._ticks, _MOST_TICKS)]
-        fitted = fit_thrifty(met[:, 0], met[:, 1], share, back_discrepancy=self._fitted.back.discrepancy)
+        doubt, risk = self._met[:, : self._ticks]
+        fitted = fit_thrifty(doubt, risk, share, back_discrepancy=self._fitted.back.discrepancy)
         self._fitted = replace(fitted, back_ticks=self._fitted.back_ticks)
 
     def _pay(self) -> None:
@@ -176,7 +176,10 @@ def fit_thrifty(doubt: Vector, risk: Vector, budget: float, *, back_discrepancy:
     Returns:
         The same quantile of both, such that one or the other is exceeded in `budget` of the ticks.
     """
-    ranks = [np.searchsorted(np.sort(values), values, side="right") / len(values) for values in (doubt, risk)]
-    level = float(np.quantile(np.maximum(*ranks), 1.0 - budget))
-    ask = [float(np.quantile(values, level, method="inverted_cdf")) for values in (doubt, risk)]
-    return Limits(Scores(doubt=ask[0], risk=ask[1]), Scores(discrepancy=back_discrepancy, risk=float(np.median(risk))))
+    doubts, risks = np.sort(doubt), np.sort(risk)
+    # So many ticks have no more doubt, and no more risk.
+    ranks = [np.searchsorted(s, v, side="right") for s, v in ((doubts, doubt), (risks, risk))]
+    n = len(doubts)
+    level = int(np.sort(np.maximum(*ranks))[max(math.ceil((1.0 - budget) * n), 1) - 1]) - 1
+    ask = Scores(doubt=float(doubts[level]), risk=float(risks[level]))
+    return Limits(ask, Scores(discrepancy=back_discrepancy, risk=float(risks[(n - 1) // 2])))

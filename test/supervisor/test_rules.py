@@ -343,7 +343,7 @@ def test_fitted_limits_are_exceeded_together_in_the_share_asked_for() -> None:
         assert exceeded.mean() == pytest.approx(share, abs=0.005)
         # The same quantile of both.
         assert (doubt > limits.ask.doubt).mean() == pytest.approx((risk > limits.ask.risk).mean(), abs=0.005)
-    assert limits.back == Scores(discrepancy=0.3, risk=float(np.median(risk)))
+    assert limits.back == Scores(discrepancy=0.3, risk=float(np.sort(risk)[499]))
     # Two that say the same are exceeded by the same ticks.
     limits = fit_thrifty(doubt, doubt, 0.1, back_discrepancy=0.3)
     assert (doubt > limits.ask.doubt).mean() == pytest.approx(0.1, abs=0.002)
