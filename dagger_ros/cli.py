@@ -100,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(run=_run)
 
+    recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed")
+    recover.add_argument("folder", type=Path, help="of a run, or of a round")
+    recover.set_defaults(run=_recover)
+
     rules = verbs.add_parser("compare", help="run several rules with several seeds in simulation, and write one table")
     rules.add_argument("--contract", type=Path, required=True, help="task contract, a YAML file")
     rules.add_argument("--rules", default=",".join(RULES), help=f"comma-separated (default: {','.join(RULES)})")
@@ -274,6 +278,31 @@ def _compare(options: argparse.Namespace) -> None:
         on_outcome=told,
     )
     print(f"\n{table_of(outcomes)}\n\ntables: {options.out / 'table.md'}, {options.out / 'table.csv'}")
+
+
+def _recover(options: argparse.Namespace) -> None:
+    from dagger_ros.dataset import finish_round, recover_episode, unfinished_episodes
+
+    if not options.folder.is_dir():
+        raise DaggerError(f"{options.folder}: expected the folder of a run or a round; there is none")
+    unfinished = unfinished_episodes(options.folder)
+    rounds: dict[Path, Contract] = {}
+    problems = []
+    for folder in unfinished:
+        try:
+            done = recover_episode(folder)
+        except (DaggerError, OSError) as error:
+            problems.append(str(error))
+            continue
+        rounds[folder.parent.parent] = done.contract
+        lost = f"; {done.lost_bytes} bytes behind byte {done.whole_bytes} are lost" if done.lost_bytes else ""
+        print(f"{folder}: {sum(done.info.messages.values())} messages, {done.seconds:.1f} s{lost}")
+    for folder, contract in rounds.items():
+        print(f"{folder}: {len(finish_round(folder, contract).episodes)} episodes in its manifest")
+    if not unfinished:
+        print(f"{options.folder}: every episode is finished")
+    if problems:
+        raise DaggerError("\n".join(problems))
 
 
 def _listed_as(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:

@@ -22,6 +22,8 @@ __all__ = ["PATIENCE_S", "Graph", "GraphError", "running_graph"]
 PATIENCE_S = 120.0
 # How long a node that is told to end may take.
 _ENDING_S = 20.0
+# A request to a node that has just been started may be lost: it is made again after so long.
+_ANSWER_S = 2.0
 _LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 
 
@@ -39,6 +41,7 @@ class Graph:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.group = 0
         self._log = log
+        self._clients: dict[str, Any] = {}
 
     def start(self, name: str, remap: Mapping[str, str] | None = None, **parameters: object) -> None:
         """Starts a node, or a killed one again; the first one's process leads the group.
@@ -87,6 +90,19 @@ class Graph:
                 raise GraphError(f"ended by themselves: {dead}\n{self.logs()}")
             if time.monotonic() > end_s:
                 raise GraphError(f"nothing happened\n{self.logs()}")
+
+    def ask(self, type_: Any, name: str, request: Any) -> Any:
+        """Calls a service once and gives the answer, or None where it is not answered: it may have been lost."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(type_, name)
+        client = self._clients[name]
+        self.wait_for(client.service_is_ready)
+        future, end_s = client.call_async(request), time.monotonic() + _ANSWER_S
+        self.wait_for(lambda: future.done() or time.monotonic() >= end_s)
+        if future.done():
+            return future.result()
+        client.remove_pending_request(future)
+        return None
 
     def has_publishers(self, *topics: str) -> bool:
         return all(self.node.count_publishers(topic) > 0 for topic in topics)

@@ -55,8 +55,6 @@ _MOVING_TICKS = 5
 _LAST_TICKS = 30
 # A kill counts as settled after so long, and so many ticks at rest: several times the largest age limit.
 _SETTLED_S, _SETTLED_TICKS = 1.0, 10
-# A request to a node that has just been started may be lost: it is made again after so long.
-_ANSWER_S = 2.0
 # Episodes in which the policy is held by something else, or that end too early, before a kill is given up.
 _ATTEMPTS = 20
 
@@ -198,7 +196,6 @@ class KillRig:
         self.bound_s = max(ages_s) + 2 * self._period_s
         self._graph = graph
         self._watch = _Watch(graph.node, contract)
-        self._clients: dict[str, Any] = {}
         self._policy = restless_policy(folder / "policy", contract)
         common = {"contract": CONTRACT, "use_sim_time": True}
         self._parameters: dict[str, dict[str, object]] = {
@@ -341,17 +338,17 @@ class KillRig:
         return driven and all(s.length_m > self.rest_m for s in steps)
 
     def _start_recording(self) -> None:
-        self._ask(StartEpisode, "aggregator/start_episode", StartEpisode.Request(seed=-1))
+        self._graph.ask(StartEpisode, "aggregator/start_episode", StartEpisode.Request(seed=-1))
         self._listen(2 * self._period_s)
 
     def _ask_for_control(self) -> None:
         wanted = _EDGES.get(self._watch.decisions[-1].mode)
         if wanted is not None:
-            self._ask(Trigger, f"supervisor/{wanted}", Trigger.Request())
+            self._graph.ask(Trigger, f"supervisor/{wanted}", Trigger.Request())
         self._listen(2 * _MOVING_TICKS * self._period_s)
 
     def _reset(self, seed: int) -> None:
-        self._ask(ResetSim, "mujoco_bridge/reset", ResetSim.Request(seed=seed))
+        self._graph.ask(ResetSim, "mujoco_bridge/reset", ResetSim.Request(seed=seed))
         self._listen(2 * self._period_s)
 
     def _repeat_until(self, done: Callable[[], bool], act: Callable[[], None]) -> None:
@@ -364,17 +361,6 @@ class KillRig:
     def _listen(self, time_s: float) -> None:
         end_s = time.monotonic() + time_s
         self._graph.wait_for(lambda: time.monotonic() >= end_s)
-
-    def _ask(self, type_: Any, name: str, request: Any) -> None:
-        """Calls a service once; what is asked of a node that has just been started may be lost."""
-        if name not in self._clients:
-            self._clients[name] = self._graph.node.create_client(type_, name)
-        client = self._clients[name]
-        self._graph.wait_for(client.service_is_ready)
-        future, end_s = client.call_async(request), time.monotonic() + _ANSWER_S
-        self._graph.wait_for(lambda: future.done() or time.monotonic() >= end_s)
-        if not future.done():
-            client.remove_pending_request(future)
 
 
 def _is_locked(decision: _Decision) -> bool:

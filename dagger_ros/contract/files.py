@@ -7,7 +7,16 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_file", "write_files"]
+__all__ = ["sync_folder", "write_file", "write_files"]
+
+
+def sync_folder(path: Path) -> None:
+    """Gets the names in a folder onto the disk, so that they outlive a power cut."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -19,6 +28,7 @@ def write_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:

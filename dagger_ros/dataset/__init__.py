@@ -1,8 +1,9 @@
 """Reads and writes what was recorded: bags of messages, and rounds of episodes with their provenance."""
 
-from dagger_ros.dataset.acts import act_of
+from dagger_ros.dataset.acts import ActLog, act_of
 from dagger_ros.dataset.bag import BagWriter, RecordedTopic, read_rows
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
+from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes
 from dagger_ros.dataset.rounds import (
     Round,
     TrainingEpisode,
@@ -19,9 +20,11 @@ from dagger_ros.dataset.rounds import (
 )
 
 __all__ = [
+    "ActLog",
     "BagWriter",
     "EpisodeInfo",
     "RecordedTopic",
+    "Recovered",
     "Round",
     "TrainingEpisode",
     "act_of",
@@ -34,8 +37,10 @@ __all__ = [
     "read_episode",
     "read_rows",
     "recorded_episodes",
+    "recover_episode",
     "round_folder",
     "split_of",
     "training_episodes",
+    "unfinished_episodes",
     "write_episode",
 ]

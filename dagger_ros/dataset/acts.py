@@ -8,9 +8,48 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import Act, InterventionReason, Label, stamp_ns
+from dagger_ros.contract import NEVER_NS, Act, Contract, InterventionReason, Label, stamp_ns
 
-__all__ = ["act_of", "corrections", "undo"]
+__all__ = ["ActLog", "act_of", "corrections", "undo"]
+
+# Acts that end an episode.
+_ENDS = (Act.DISCARD, Act.SUCCESS, Act.FAILURE)
+# An emergency stop that was not repeated for so long is another one.
+_ESTOP_PERIODS = 5
+
+
+class ActLog:
+    """What the operator did in one episode.
+
+    Args:
+        contract: Of the episode; acts under another one mean something else.
+
+    Attributes:
+        acts: As they stand in episode.json.
+        end: The act that ended the episode: whatever else is said, this is how it ended; None: none did.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self._sha256, self._period_ns = contract.sha256, contract.timing.period_ns
+        self._estop_ns = NEVER_NS
+        self.acts: list[dict[str, Any]] = []
+        self.end: Any = None
+
+    def take(self, act: Any) -> bool:
+        """Keeps an OperatorAct, and says whether the episode ends with it."""
+        if act.contract_sha256 != self._sha256:
+            return False
+        data = act_of(act)
+        if act.act == Act.ESTOP:
+            again = data["stamp_ns"] - self._estop_ns < _ESTOP_PERIODS * self._period_ns
+            self._estop_ns = data["stamp_ns"]
+            if again:
+                return False  # said in each period while it is pressed
+        self.acts.append(data)
+        if act.act not in _ENDS or self.end is not None:
+            return False
+        self.end = act
+        return True
 
 
 def act_of(message: Any) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,15 +21,19 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from dagger_ros.contract import Act, DaggerError, RowLayout, read_decision
-from dagger_ros.contract.files import write_file
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, RowLayout, read_decision
+from dagger_ros.contract.files import sync_folder, write_file
 from dagger_ros.dataset.acts import undo
 
-__all__ = ["BagWriter", "RecordedTopic", "read_rows"]
+__all__ = ["ABOUT_BAG", "ACT", "DECISION", "BagWriter", "RecordedTopic", "part_of", "read_rows", "typestore_of"]
 
-_DECISION, _ACT = "dagger_ros/msg/GateDecision", "dagger_ros/msg/OperatorAct"
-# What a killed recorder can lose: about 0.3 s of a small robot's messages.
+# Name of the record inside a bag that says what is recorded.
+ABOUT_BAG = "dagger_ros"
+
+DECISION, ACT = "dagger_ros/msg/GateDecision", "dagger_ros/msg/OperatorAct"
 _CHUNK_BYTES = 64 * 1024
+# What was received is on the disk after so long; a recorder that is killed, or a power cut, can lose twice as much.
+_SYNC_NS = 400_000_000
 _FOREVER = {"sec": 9223372036, "nsec": 854775807}  # how ROS writes "no limit"
 
 
@@ -67,13 +74,23 @@ class BagWriter:
         path: Folder of the bag; must not exist.
         topics: By name.
         definitions: Text of the .msg file of every type that is not a standard one.
+        about: What is recorded, by name; a metadata record inside the bag.
+
+    Attributes:
+        counts: Messages so far, by topic.
 
     Raises:
         DaggerError: If the folder cannot be written.
     """
 
-    def __init__(self, path: Path, topics: Mapping[str, RecordedTopic], definitions: Mapping[str, str]) -> None:
-        self._path, self._part = path, path.with_name(f".{path.name}.part")
+    def __init__(
+        self,
+        path: Path,
+        topics: Mapping[str, RecordedTopic],
+        definitions: Mapping[str, str],
+        about: Mapping[str, str],
+    ) -> None:
+        self._path, self._part = path, part_of(path)
         self._topics = topics
         if path.exists():
             raise DaggerError(f"{path}: expected no bag of this name yet; there is one, and it is left as it is")
@@ -84,6 +101,8 @@ class BagWriter:
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
             self._file = (self._part / f"{path.name}.mcap").open("wb")
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever mends bags leaves this one alone
             self._writer = Writer(self._file, chunk_size=_CHUNK_BYTES)
             self._writer.start(profile="ros2", library="dagger_ros")
         except OSError as error:
@@ -100,6 +119,15 @@ class BagWriter:
         }
         self.counts = dict.fromkeys(topics, 0)
         self._first_ns, self._last_ns = 0, 0
+        self._disk = ThreadPoolExecutor(1, "fsync")
+        self._synced: Future[None] | None = None
+        self._sync_ns = NEVER_NS
+        try:
+            self._writer.add_metadata(ABOUT_BAG, dict(about))
+            self._sync()
+            sync_folder(self._part.parent)
+        except OSError as error:
+            raise DaggerError(f"{path}: expected a folder that can be written; {error}") from error
 
     def write(self, topic: str, time_ns: int, data: bytes) -> None:
         """Appends one message.
@@ -110,13 +138,25 @@ class BagWriter:
             data: Serialized message, kept as it is.
 
         Raises:
-            OSError: If the disk does not take it.
+            OSError: If the disk does not take it, or did not take what came before.
         """
         self._writer.add_message(self._channels[topic], time_ns, data, time_ns)
         if not any(self.counts.values()):
             self._first_ns = time_ns
         self.counts[topic] += 1
         self._last_ns = max(self._last_ns, time_ns)
+        if self._sync_ns == NEVER_NS or abs(time_ns - self._sync_ns) >= _SYNC_NS:
+            self._sync_ns = time_ns
+            self._sync()
+
+    def _sync(self) -> None:
+        """Gets what there is onto the disk, without waiting for it: a slow one must not hold up the messages."""
+        self._writer.flush()
+        if self._synced is not None:
+            if not self._synced.done():
+                return
+            self._synced.result()
+        self._synced = self._disk.submit(os.fsync, self._file.fileno())
 
     def close(self) -> None:
         """Finishes the bag and gives it its name.
@@ -124,18 +164,24 @@ class BagWriter:
         Raises:
             OSError: If the disk does not take it; what was written stays under its temporary name.
         """
+        self._disk.shutdown()
         self._writer.finish()
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         write_file(self._part / "metadata.yaml", yaml.dump(self._metadata(), Dumper=yaml.CSafeDumper).encode())
         self._part.replace(self._path)
+        sync_folder(self._path.parent)
 
     def abandon(self) -> None:
         """Leaves what was written under its temporary name, for a person to look at; the disk may be full."""
+        self._disk.shutdown(wait=False)
         with contextlib.suppress(OSError):
             self._file.close()
 
     def discard(self) -> None:
         """Leaves nothing behind."""
+        self._disk.shutdown()
         self._file.close()
         shutil.rmtree(self._part, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -179,6 +225,11 @@ class BagWriter:
         }
 
 
+def part_of(path: Path) -> Path:
+    """Where a bag lies while it is written."""
+    return path.with_name(f".{path.name}.part")
+
+
 @cache
 def _qos_text(about: RecordedTopic) -> str:
     text: str = yaml.dump([about.qos], Dumper=yaml.CSafeDumper)
@@ -188,7 +239,7 @@ def _qos_text(about: RecordedTopic) -> str:
 @cache
 def _type_descriptions(types: tuple[str, ...], definitions: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, str]]:
     """For each type its definition, with those of the types it uses, and its hash."""
-    typestore = _typestore(definitions)
+    typestore = typestore_of(definitions)
     return {t: (typestore.generate_msgdef(t, ros_version=2)[0], typestore.hash_rihs01(t)) for t in types}
 
 
@@ -207,10 +258,10 @@ def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
     """
     try:
         with Reader(path) as reader:
-            connections = [c for c in reader.connections if c.msgtype == _DECISION]
+            connections = [c for c in reader.connections if c.msgtype == DECISION]
             if not connections:
                 topics = ", ".join(sorted(c.topic for c in reader.connections)) or "nothing"
-                raise DaggerError(f"{path}: expected a topic of type {_DECISION} in the bag; it has {topics}")
+                raise DaggerError(f"{path}: expected a topic of type {DECISION} in the bag; it has {topics}")
             rows, recorded_ns = _decisions(path, reader, connections, layout)
             undo(rows, np.searchsorted(recorded_ns, _undone_ns(reader), side="right").tolist())
             return rows
@@ -224,11 +275,11 @@ def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
 
 def _undone_ns(reader: Reader) -> list[int]:
     """When the operator's wishes to take a correction back were recorded."""
-    connections = [c for c in reader.connections if c.msgtype == _ACT]
-    typestore = _typestore(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
+    connections = [c for c in reader.connections if c.msgtype == ACT]
+    typestore = typestore_of(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
     stamps = []
     for _, recorded_ns, data in reader.messages(connections=connections) if connections else ():
-        act: Any = typestore.deserialize_cdr(data, _ACT)
+        act: Any = typestore.deserialize_cdr(data, ACT)
         if act.act == Act.UNDO:
             stamps.append(recorded_ns)
     return stamps
@@ -238,7 +289,7 @@ def _decisions(
     path: Path, reader: Reader, connections: list[Connection], layout: RowLayout
 ) -> tuple[np.ndarray[Any, np.dtype[Any]], list[int]]:
     """The rows, and when each was recorded, ns."""
-    typestore = _typestore(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
+    typestore = typestore_of(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
     rows = layout.new(sum(c.msgcount for c in connections))
     times_ns: list[int] = []
     for connection, recorded_ns, data in reader.messages(connections=connections):
@@ -257,7 +308,7 @@ def _decisions(
 
 
 @cache
-def _typestore(definitions: tuple[tuple[str, str], ...]) -> Typestore:
+def typestore_of(definitions: tuple[tuple[str, str], ...]) -> Typestore:
     """The standard types and these (name, definition) pairs; building one takes 0.1 s."""
     typestore = get_typestore(Stores.ROS2_KILTED)
     for name, text in definitions:

@@ -37,6 +37,7 @@ class EpisodeInfo:
         metric: The contract's metric; None: unknown.
         messages: Messages in the bag, by topic.
         acts: What the operator did at the pad, in order: stamp_ns, act, and reason or failure where it has one.
+        recovered: The recorder did not finish it: its end may be missing.
     """
 
     round: int
@@ -54,6 +55,7 @@ class EpisodeInfo:
     metric: float | None
     messages: dict[str, int]
     acts: list[dict[str, Any]]
+    recovered: bool = False
     schema: str = _SCHEMA
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from rclpy.serialization import deserialize_message
 
-from dagger_ros.contract import NEVER_NS, Act, DaggerError, stamp_from_ns, stamp_ns
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, ImageStream, Stream, stamp_from_ns, stamp_ns
 from dagger_ros.dataset import (
+    ActLog,
     BagWriter,
     EpisodeInfo,
     RecordedTopic,
@@ -19,11 +21,12 @@ from dagger_ros.dataset import (
     episode_folder,
     finish_round,
     recorded_episodes,
+    unfinished_episodes,
     write_episode,
 )
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, OperatorAct, SimTick
-from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, ContractNode, message_class, run_node
+from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, run_node
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.nodes.share import message_definition
 from dagger_ros.nodes.spin import poll
@@ -42,11 +45,9 @@ _GRAPH_TOPICS = {
     "sim/tick": "dagger_ros/msg/SimTick",
     "estop": "std_msgs/msg/Bool",
 }
-# Acts that end an episode.
-_ENDS = (Act.DISCARD, Act.SUCCESS, Act.FAILURE)
-# An emergency stop that was not repeated for so long is another one.
-_ESTOP_PERIODS = 5
 _LATCHED = ("episode", "supervisor/help")
+# Less of a stream than this share of its rate is a warning, and less free disk than this.
+_LEAST_RATE, _LEAST_FREE_BYTES = 0.8, 1_000_000_000
 
 
 class AggregatorNode(ContractNode):
@@ -66,17 +67,26 @@ class AggregatorNode(ContractNode):
             self.destroy_node()
             raise DaggerError("aggregator: expected the parameter 'out' (folder of the round), got nothing")
         self._out = Path(out)
+        self._contract_text = Path(self.contract_path).read_text(encoding="utf-8")
         if self._out.exists() and not self._out.is_dir():
             self.destroy_node()
             raise DaggerError(f"aggregator: expected a folder for the parameter 'out', got the file {out}")
+        left = len(unfinished_episodes(self._out))
+        if left:
+            self.get_logger().warning(
+                f"{left} episodes in {out} were not finished; `dagger-ros recover {out}` makes them whole"
+            )
+        inputs: tuple[Stream | ImageStream, ...] = (*self.contract.streams.values(), *self.contract.cameras.values())
+        self._observed: dict[str, Stream | ImageStream] = {stream.topic: stream for stream in inputs}
+        # When each observation was last received, on the monotonic clock, and what was recorded at the last verdict.
+        self._heard_ns = dict.fromkeys(self._observed, NEVER_NS)
+        self._at_verdict: tuple[int, dict[str, int]] = (0, {})
         self._bag: BagWriter | None = None
         self._episode, self._seed, self._started_ns = -1, -1, 0
         self._sim_ns = 0
         self._last_decision: bytes | None = None
         self._problem = ""
-        self._acts: list[dict[str, Any]] = []
-        self._estop_ns = NEVER_NS
-        self._ends = False
+        self._acts = ActLog(self.contract)
         self._next_seed = next_seed
         self._drives_simulation = next_seed >= 0
         # SimTicks that began and ended the episode, where the simulation is driven.
@@ -97,9 +107,41 @@ class AggregatorNode(ContractNode):
         """What is being recorded."""
         if self._problem:
             return LEVEL_ERROR, self._problem, {}
+        free = _free_bytes(self._out)
+        values: dict[str, object] = {"out": self._out, "free_gb": f"{free * 1e-9:.1f}"}
+        words = [] if free > _LEAST_FREE_BYTES else [f"only {free * 1e-6:.0f} MB are free for {self._out}"]
         if self._bag is None:
-            return LEVEL_OK, "not recording", {"out": self._out}
-        return LEVEL_OK, f"recording episode {self._episode}", {"out": self._out, **self._bag.counts}
+            self._at_verdict = (0, {})
+            return LEVEL_WARN if words else LEVEL_OK, ", ".join(["not recording", *words]), values
+        words += self._slow_streams(self._bag.counts)
+        text = ", ".join([f"recording episode {self._episode}", *words])
+        return LEVEL_WARN if words else LEVEL_OK, text, values | self._bag.counts
+
+    def _slow_streams(self, counts: Mapping[str, int]) -> list[str]:
+        """Which observations came less often than the contract says, since the last verdict."""
+        (since_ns, before), now_ns = self._at_verdict, self.monotonic_ns()
+        self._at_verdict = (now_ns, dict(counts))
+        if not before or self.lockstep:  # in lockstep time is the simulation's
+            return []
+        seconds = (now_ns - since_ns) * 1e-9
+        words = []
+        for topic, stream in self._observed.items():
+            came, due = counts[topic] - before[topic], stream.rate_hz * seconds
+            if came < _LEAST_RATE * due - 1:  # one may come right behind
+                words.append(f"{topic} comes at {came / seconds:.1f} Hz, expected {stream.rate_hz:g} Hz")
+        return words
+
+    def _missing(self) -> list[str]:
+        """Observations that are too old to begin with."""
+        words, now_ns = [], self.monotonic_ns()
+        for topic, stream in self._observed.items():
+            heard_ns = self._heard_ns[topic]
+            age_s = (now_ns - heard_ns) * 1e-9
+            if heard_ns == NEVER_NS:
+                words.append(f"{topic} was never received")
+            elif age_s > stream.max_age_s:
+                words.append(f"{topic} was received {age_s:.2f} s ago, at most {stream.max_age_s:g} s are allowed")
+        return words
 
     def shut_down(self) -> None:
         """Finishes an open episode as a failed one, since nobody said that it succeeded, and writes the manifest."""
@@ -125,9 +167,18 @@ class AggregatorNode(ContractNode):
             raise DaggerError(f"episode {self._episode} is being recorded; stop it first")
         taken = [int(p.name) for p in (self._out / "episodes").glob("[0-9]*")]
         self._episode = max(taken, default=-1) + 1
-        self._bag = BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, self._definitions)
         self._seed, self._started_ns = seed, self._now_ns()
-        self._last_decision, self._problem, self._acts, self._ends = None, "", [], False
+        about = {
+            "contract": self._contract_text,
+            "round": str(self._round),
+            "episode": str(self._episode),
+            "seed": str(seed),
+            "rule": self._rule,
+            "started_ns": str(self._started_ns),
+        }
+        path = episode_folder(self._out, self._episode) / BAG
+        self._bag = BagWriter(path, self._topics, self._definitions, about)
+        self._last_decision, self._problem, self._acts = None, "", ActLog(self.contract)
         self._first_tick = self._last_tick = None
         self._announce(EpisodeEvent.STARTED)
         return self._episode
@@ -167,7 +218,7 @@ class AggregatorNode(ContractNode):
             failure=failure,
             metric=None if math.isnan(metric) else metric,
             messages=bag.counts,
-            acts=self._acts,
+            acts=self._acts.acts,
         )
         try:
             bag.close()
@@ -187,9 +238,8 @@ class AggregatorNode(ContractNode):
         if self.lockstep or self._drives_simulation:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         contract = self.contract
-        topics = {s.topic: s.type for s in contract.streams.values()}
-        topics |= {camera.topic: camera.type for camera in contract.cameras.values()}
-        observed = set(topics)
+        observed = self._observed
+        topics = {topic: stream.type for topic, stream in observed.items()}
         topics |= {contract.action.topic: contract.action.type, **_GRAPH_TOPICS}
         recorded = {}
         for topic, type_ in topics.items():
@@ -205,6 +255,8 @@ class AggregatorNode(ContractNode):
         return recorded
 
     def _record(self, topic: str, data: bytes) -> None:
+        if topic in self._heard_ns:
+            self._heard_ns[topic] = self.monotonic_ns()
         if self._bag is None:
             if topic == "expert/act":
                 self._say_lost(deserialize_message(data, OperatorAct))
@@ -226,18 +278,8 @@ class AggregatorNode(ContractNode):
 
     def _on_act(self, act: Any) -> None:
         """Keeps what the operator did, and ends the episode where that was the act."""
-        if act.contract_sha256 != self.contract.sha256:
-            return  # its buttons mean something else
-        data = act_of(act)
-        if act.act == Act.ESTOP:
-            again = data["stamp_ns"] - self._estop_ns < _ESTOP_PERIODS * self.period_ns
-            self._estop_ns = data["stamp_ns"]
-            if again:
-                return  # said in each period while it is pressed
-        self._acts.append(data)
-        if act.act not in _ENDS or self._ends:
+        if not self._acts.take(act):
             return
-        self._ends = True  # whatever else is said, this is how it ended
         self._drain()  # what was sent before belongs to the episode
         success, discard = act.act == Act.SUCCESS, act.act == Act.DISCARD
         try:
@@ -247,7 +289,7 @@ class AggregatorNode(ContractNode):
 
     def _say_lost(self, act: Any) -> None:
         """What is about an episode finds none."""
-        if act.act in (*_ENDS, Act.UNDO):
+        if act.act in (Act.DISCARD, Act.SUCCESS, Act.FAILURE, Act.UNDO):
             self.get_logger().warning(f"{act_of(act)['act']} of the pad has no effect: no episode is being recorded")
 
     def _abandon(self, bag: BagWriter, error: OSError) -> None:
@@ -300,6 +342,8 @@ class AggregatorNode(ContractNode):
 
     def _on_start(self, request: Any, response: Any) -> Any:
         try:
+            if missing := self._missing():
+                raise DaggerError("expected every observation of the contract to come in; " + "; ".join(missing))
             response.episode = self.start(request.seed)
             response.success, response.message = True, f"recording episode {self._episode}"
         except DaggerError as error:
@@ -335,6 +379,12 @@ class AggregatorNode(ContractNode):
 
     def _now_ns(self) -> int:
         return self._sim_ns if self.lockstep else self.robot_ns()
+
+
+def _free_bytes(folder: Path) -> int:
+    """Of the disk that a folder is on, or will be."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free
 
 
 def main(args: Sequence[str] | None = None) -> None:
