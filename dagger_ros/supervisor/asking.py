@@ -153,7 +153,6 @@ class Thrifty(RobotGated):
         # What is left of the budget is for the ticks until the next fit.
         left = self._budget * self._ticks - self._requests
         share = self._budget + min(max(left / _FIT_TICKS, 0.0), _LARGEST_CHANGE * self._budget)
-        share = min(share, 1.0)
         doubt, risk = self._met[:, : self._ticks]
         fitted = fit_thrifty(doubt, risk, share, back_discrepancy=self._fitted.back.discrepancy)
         self._fitted = replace(fitted, back_ticks=self._fitted.back_ticks)

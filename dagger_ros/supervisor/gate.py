@@ -80,6 +80,8 @@ class Gate:
         DaggerError: If the contract does not allow the rule, or does not say how long an answer to it may take.
     """
 
+    _driver: Mode | None
+
     def __init__(
         self,
         contract: Contract,
@@ -119,11 +121,8 @@ class Gate:
         self._interventions = 0
         self._begins = False
         self._waits_for_person = False
-        self._handed_back = False  # by the rule, while the deadman was pressed
-        self._answered = False  # the expert drives because the rule asked
         self._help = HelpWatch(answer_s)
         self._was_outside = False
-        self._driver: Mode | None = None  # who drove last; the first one after a lock takes over from nobody
         self._forget()
 
     @property
@@ -219,7 +218,9 @@ class Gate:
         self.mode = next_mode(self.mode, Event.LOCK)
         self._view.forget()
         self._help.forget()
+        # The rule took control back while the deadman was pressed; the expert drives because the rule asked.
         self._handed_back = self._answered = False
+        # Who drove last; the first one after a lock takes over from nobody.
         self._driver = None
         self._eased_until_ns = NEVER_NS
         self._limiter.last_ns = NEVER_NS
@@ -267,7 +268,7 @@ class Gate:
         if self._auto_arm and self.mode is Mode.HOLD and intent & _UNATTENDED:
             self._take(Event.RESUME)  # nobody is there to do it
         before = self.mode
-        events = rule.events(Situation(before, view.pressed, resume, view.scores, self._answered))
+        events = rule.events(Situation(before, resume, view.scores, self._answered))
         if rule.robot_gated and before is Mode.EXPERT and not resume and bits & (self.hold_policy | _HOLD_EXPERT):
             events = ()  # it does not take control back for a policy that could not drive
         for event in events:

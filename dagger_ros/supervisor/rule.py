@@ -20,14 +20,12 @@ class Situation(NamedTuple):
 
     Args:
         mode: Who drove so far.
-        takeover: The deadman is pressed.
         resume: The expert explicitly gives control back to the policy.
         scores: Of the policy at this tick.
         answered: Where the expert drives: because the rule asked for it, and not because a person wanted to.
     """
 
     mode: Mode
-    takeover: bool
     resume: bool
     scores: Scores
     answered: bool = True

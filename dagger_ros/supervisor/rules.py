@@ -47,7 +47,7 @@ class BehaviourCloning(Rule):
 
     def events(self, situation: Situation) -> Sequence[Event]:
         """Takes over wherever that is possible; the policy never drives."""
-        return (Event.HOLD, Event.TAKEOVER) if situation.mode is Mode.POLICY else (Event.TAKEOVER,)
+        return (Event.HOLD, Event.TAKEOVER)
 
     def label(self, mode: Mode, *, expert_labels: bool) -> Label:
         """The expert's, while it drives."""
@@ -94,9 +94,7 @@ class HumanGated(Rule):
     name = "hg"
 
     def events(self, situation: Situation) -> Sequence[Event]:
-        """Follows the deadman; letting go holds, and only an explicit hand-back resumes the policy."""
-        if situation.takeover:
-            return (Event.TAKEOVER,)
+        """Letting go holds, and only an explicit hand-back resumes. That a pressed deadman drives is so under each."""
         return (Event.RELEASE, Event.RESUME) if situation.resume else (Event.RELEASE,)
 
 

@@ -151,6 +151,22 @@ def test_rule_takes_control_back_from_a_pressed_deadman_and_only_a_new_press_tak
     assert tick(made, SURE, PRESSED)["mode"] == Mode.EXPERT
 
 
+def test_rule_takes_control_back_however_long_the_answer_took() -> None:
+    made = bench()
+    assert modes(made, DOUBTFUL, 5, PRESSED) == [Mode.EXPERT] * 5
+    assert tick(made, SURE, PRESSED)["mode"] == Mode.POLICY
+
+
+@pytest.mark.parametrize("score", Scores._fields[:-1])
+def test_each_score_of_the_policy_reaches_the_rule(score: str) -> None:
+    made = Bench(RobotGated("safe", Limits(Scores(**{score: 0.5}), Scores(**{score: 0.2}))), auto_arm=False)
+    for value, requests, asked in ((0.1, (Event.ARM, Event.RESUME), 0), (0.6, (), 1)):
+        row = row_of(made, SURE)
+        row[score] = value
+        made.tick(row, ABSENT, requests)
+        assert (row["mode"], row["help"]) == (Mode.POLICY, asked)
+
+
 def test_rule_that_asks_again_is_not_answered_by_a_deadman_that_is_still_pressed() -> None:
     made = bench()
     tick(made, DOUBTFUL, PRESSED)
@@ -214,7 +230,8 @@ def test_new_episode_asks_for_nothing_and_needs_no_new_press() -> None:
     tick(made, DOUBTFUL, PRESSED)
     tick(made, SURE, PRESSED)
     made.gate.start_episode(2)
-    assert tick(made, SURE, PRESSED, Event.LOCK)["mode"] == Mode.EXPERT
+    row = tick(made, SURE, PRESSED, Event.LOCK)
+    assert (row["mode"], row["intervention"]) == (Mode.EXPERT, 1)
 
 
 def test_gate_that_goes_on_knows_of_the_request_and_of_the_press_that_is_over() -> None:
@@ -238,6 +255,22 @@ def test_gate_that_goes_on_knows_of_the_request_and_of_the_press_that_is_over() 
     other.now_ns = made.now_ns
     other.gate.go_on_from(row)
     assert tick(other, SURE, PRESSED)["mode"] == Mode.POLICY
+    # Who answers a request that was made before is one who was asked.
+    other = Bench(RobotGated("safe", LIMITS), auto_arm=False)
+    other.now_ns = int(rows[-1]["monotonic_ns"]) + PERIOD_NS
+    other.gate.go_on_from(rows[-1])
+    assert tick(other, SURE, PRESSED)["mode"] == Mode.EXPERT
+    assert tick(other, SURE, PRESSED)["mode"] == Mode.POLICY
+
+
+def test_gate_that_goes_on_counts_corrections_on() -> None:
+    made = bench(HumanGated())
+    row = tick(made, SURE, PRESSED)
+    row["intervention"] = 3
+    other = Bench(HumanGated(), auto_arm=False)
+    other.now_ns = made.now_ns
+    other.gate.go_on_from(row)
+    assert tick(other, SURE, PRESSED)["intervention"] == 3
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -247,7 +280,9 @@ def test_expert_and_policy_drive_a_robot_in_turn_only_where_the_contract_allows_
         Gate(contract, Dagger(0.5), auto_arm=False)
     else:
         with pytest.raises(
-            DaggerError, match=r"^rule dagger: expected action.handover.beta_mixing true in contract peg"
+            DaggerError,
+            match=r"^rule dagger: expected action.handover.beta_mixing true in contract peg, since with this beta the "
+            r"expert and the policy drive the robot in turn, tick by tick; found false$",
         ):
             Gate(contract, Dagger(0.5), auto_arm=False)
     Gate(contract, Dagger(0.5), auto_arm=True)
@@ -317,6 +352,10 @@ def test_gate_takes_the_limits_of_a_recorded_tick_if_there_were_any() -> None:
     assert (limits.ask.given(), limits.back.given(), limits.back_ticks) == ({"doubt": 0.5}, {"doubt": 0.2}, 3)
     made.gate.take_limits(tick(bench(HumanGated()), SURE))
     assert made.gate.rule.limits == limits
+    for one in (Limits(Scores(doubt=0.4)), Limits(back=Scores(doubt=0.3))):
+        made.gate.take_limits(tick(bench(RobotGated("safe", one)), SURE))
+        limits = made.gate.rule.limits
+        assert (limits.ask.given(), limits.back.given()) == (one.ask.given(), one.back.given())
 
 
 def test_noise_is_on_what_is_executed_and_not_on_the_label() -> None:
@@ -337,6 +376,7 @@ def test_words_name_the_scores_above_their_limits() -> None:
     both = help_words(Scores(doubt=0.61, novelty=3.0), Scores(doubt=0.5, novelty=2.0))
     assert both == "doubt 0.61 above 0.5, novelty 3 above 2"
     assert help_words(Scores(), Scores(doubt=0.5)) == "doubt is not known"
+    assert help_words(Scores(doubt=0.5, risk=0.4), Scores(doubt=0.5, risk=0.3)) == "risk 0.4 above 0.3"
     assert help_words(Scores(doubt=0.4), Scores(doubt=0.5)) == "a score was above its limit"
 
 

@@ -31,8 +31,8 @@ HANDED_BACK = (Event.RELEASE, Event.RESUME)
 LIMITS = Limits(Scores(deviation=0.5), Scores(deviation=0.3))
 
 
-def events(rule: Rule, mode: Mode, *, takeover: bool = False, resume: bool = False, **scores: float) -> list[Event]:
-    return list(rule.events(Situation(mode, takeover, resume, Scores(**scores))))
+def events(rule: Rule, mode: Mode, *, resume: bool = False, **scores: float) -> list[Event]:
+    return list(rule.events(Situation(mode, resume, Scores(**scores))))
 
 
 def every_rule() -> list[Rule]:
@@ -115,7 +115,6 @@ def test_letting_go_holds_and_only_a_hand_back_resumes() -> None:
     rule = HumanGated()
     assert events(rule, Mode.EXPERT) == [Event.RELEASE]
     assert events(rule, Mode.EXPERT, resume=True) == [Event.RELEASE, Event.RESUME]
-    assert events(rule, Mode.POLICY, takeover=True, resume=True) == [Event.TAKEOVER]
 
 
 @pytest.mark.parametrize("mode", [Mode.LOCKED, Mode.HOLD, Mode.ESTOP])
@@ -186,7 +185,7 @@ def test_discrepancy_asks_above_its_limit_and_not_while_nobody_labels() -> None:
 def test_control_goes_back_when_all_scores_are_below_and_known(score: str) -> None:
     rule = RobotGated("safe", Limits(back=Scores(**{score: 0.4})))
     for value, back in ((0.4, True), (math.nextafter(0.4, 1), False), (math.nan, False), (-math.inf, True)):
-        assert tuple(events(rule, Mode.EXPERT, takeover=True, **{score: value})) == (HANDED_BACK if back else ())
+        assert tuple(events(rule, Mode.EXPERT, **{score: value})) == (HANDED_BACK if back else ())
     both = RobotGated("thrifty", Limits(back=Scores(risk=0.4, discrepancy=0.2)))
     assert events(both, Mode.EXPERT, risk=0.4, discrepancy=0.21) == []
     assert tuple(events(both, Mode.EXPERT, risk=0.4, discrepancy=0.2)) == HANDED_BACK
@@ -204,9 +203,9 @@ def test_control_goes_back_only_after_so_many_ticks_in_a_row() -> None:
 def test_rule_does_not_take_back_what_a_person_took_unasked_nor_without_a_limit() -> None:
     rule = RobotGated("safe", LIMITS)
     sure = Scores(deviation=0.0)
-    assert list(rule.events(Situation(Mode.EXPERT, True, False, sure, answered=False))) == []
-    assert tuple(rule.events(Situation(Mode.EXPERT, True, True, sure, answered=False))) == HANDED_BACK
-    assert tuple(rule.events(Situation(Mode.EXPERT, True, False, sure, answered=True))) == HANDED_BACK
+    assert list(rule.events(Situation(Mode.EXPERT, False, sure, answered=False))) == []
+    assert tuple(rule.events(Situation(Mode.EXPERT, True, sure, answered=False))) == HANDED_BACK
+    assert tuple(rule.events(Situation(Mode.EXPERT, False, sure, answered=True))) == HANDED_BACK
     assert events(RobotGated("safe", Limits(ask=Scores(deviation=0.5))), Mode.EXPERT, deviation=0.0) == []
 
 
@@ -216,6 +215,10 @@ def test_new_episode_begins_without_agreement() -> None:
     rule.start_episode(3)
     assert events(rule, Mode.EXPERT, discrepancy=0.1) == []
     assert tuple(events(rule, Mode.EXPERT, discrepancy=0.1)) == HANDED_BACK
+    asking = RobotGated("safe", LIMITS)
+    events(asking, Mode.POLICY, deviation=0.6)
+    asking.start_episode(4)
+    assert not asking.asks
 
 
 def test_person_hands_back_or_lets_a_held_policy_go_on_whatever_the_scores() -> None:
@@ -246,6 +249,7 @@ def test_noise_of_lazy_comes_from_the_seed_and_has_the_spread_that_was_asked_for
     assert (drawn(1) != drawn(2)).any()
     assert (drawn(None) == drawn(None)).all()
     np.testing.assert_allclose(drawn(1).std(axis=0), [0.1, 0.3], rtol=0.05)
+    assert abs(np.corrcoef(drawn(1).T)[0, 1]) < 0.1  # each joint has its own
     assert (drawn(1, noise=0.0) == 0).all()
     made = make_rule("lazy", round_index=1, limits=LIMITS, options=RuleOptions(expert_noise=0.1))
     made.start_episode(1)
@@ -332,6 +336,40 @@ def test_thrifty_fits_its_limits_to_what_the_policy_met_and_keeps_the_one_on_dis
             assert rule.limits.ask.doubt in (9.0, before.ask.doubt) or not rule.limits.ask.given()
     assert (rule.limits.back, rule.limits.back_ticks) == (Scores(discrepancy=0.7, risk=0.0), 3)
     assert not rule.limits.ask.given() or 20 <= rule.limits.ask.doubt < 30
+
+
+def test_thrifty_fits_every_ten_ticks_and_makes_up_for_what_it_did_not_ask() -> None:
+    first = Limits(Scores(doubt=999.0), Scores(discrepancy=0.7))
+
+    def met(rule: Thrifty, begin: int, end: int) -> Limits:
+        for i in range(begin, end):  # ever surer, so that nothing asks
+            events(rule, Mode.POLICY, doubt=1.0 / (i + 1), risk=0.0)
+        return rule.limits
+
+    def expected(count: int, share: float) -> Limits:
+        doubts = 1.0 / np.arange(1, count + 1)
+        return fit_thrifty(doubts, np.zeros(count), share, back_discrepancy=0.7)
+
+    rule = Thrifty(first, 0.04)
+    assert met(rule, 0, FEWEST_TICKS + 4) == first
+    assert met(rule, FEWEST_TICKS + 4, 30) == expected(30, 0.04 + 0.12)  # 1.2 requests are left for ten ticks
+    assert met(rule, 30, 100) == expected(100, 5 * 0.04)  # no more than so many times the budget
+    generous = Thrifty(first, 0.5)
+    assert met(generous, 0, 100) == expected(100, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("doubts", "budget", "ask", "back"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], 1.0, 1.0, 2.0),  # nearly everything asks
+        ([4.0, 2.0, 3.0, 1.0], 0.5, 2.0, 2.0),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], 0.2, 4.0, 3.0),
+        ([1.0, 1.0, 1.0, 2.0], 0.5, 1.0, 1.0),  # equal ones are exceeded by none of them
+    ],
+)
+def test_fitted_limits_are_values_that_were_met(doubts: list[float], budget: float, ask: float, back: float) -> None:
+    limits = fit_thrifty(np.array(doubts), np.array(doubts), budget, back_discrepancy=0.3)
+    assert (limits.ask.doubt, limits.ask.risk, limits.back.risk) == (ask, ask, back)
 
 
 def test_fitted_limits_are_exceeded_together_in_the_share_asked_for() -> None:
