@@ -176,9 +176,9 @@ def fit_thrifty(doubt: Vector, risk: Vector, budget: float, *, back_discrepancy:
         The same quantile of both, such that one or the other is exceeded in `budget` of the ticks.
     """
     doubts, risks = np.sort(doubt), np.sort(risk)
-    # So many ticks have no more doubt, and no more risk.
-    ranks = [np.searchsorted(s, v, side="right") for s, v in ((doubts, doubt), (risks, risk))]
+    # So many ticks have less doubt, and less risk: a value lies above the sorted one at each smaller rank.
+    ranks = [np.searchsorted(s, v) for s, v in ((doubts, doubt), (risks, risk))]
     n = len(doubts)
-    level = int(np.sort(np.maximum(*ranks))[max(math.ceil((1.0 - budget) * n), 1) - 1]) - 1
+    level = int(np.sort(np.maximum(*ranks))[max(math.ceil((1.0 - budget) * n), 1) - 1])
     ask = Scores(doubt=float(doubts[level]), risk=float(risks[level]))
     return Limits(ask, Scores(discrepancy=back_discrepancy, risk=float(risks[(n - 1) // 2])))

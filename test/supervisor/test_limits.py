@@ -311,3 +311,7 @@ def test_seed_forgets_every_motion() -> None:
 @pytest.mark.parametrize(("start", "inside"), [(1.0, True), (-1.0, True), (1.0000001, False), (-1.0000001, False)])
 def test_start_on_a_bound_is_inside(start: float, inside: bool) -> None:
     assert Motion(velocity(), start).limiter.in_bounds == inside
+
+
+def test_half_range_is_half_of_what_the_bounds_leave() -> None:
+    assert Limiter(velocity(lower=-0.5, upper=1.5)).half_range.tolist() == [1.0, 1.0, 1.0]

@@ -343,12 +343,12 @@ def test_thrifty_fits_every_ten_ticks_and_makes_up_for_what_it_did_not_ask() -> 
 
     def met(rule: Thrifty, begin: int, end: int) -> Limits:
         for i in range(begin, end):  # ever surer, so that nothing asks
-            events(rule, Mode.POLICY, doubt=1.0 / (i + 1), risk=0.0)
+            events(rule, Mode.POLICY, doubt=1.0 / (i + 1), risk=1.0 / (i + 1))
         return rule.limits
 
     def expected(count: int, share: float) -> Limits:
         doubts = 1.0 / np.arange(1, count + 1)
-        return fit_thrifty(doubts, np.zeros(count), share, back_discrepancy=0.7)
+        return fit_thrifty(doubts, doubts, share, back_discrepancy=0.7)
 
     rule = Thrifty(first, 0.04)
     assert met(rule, 0, FEWEST_TICKS + 4) == first
@@ -370,6 +370,9 @@ def test_thrifty_fits_every_ten_ticks_and_makes_up_for_what_it_did_not_ask() -> 
 def test_fitted_limits_are_values_that_were_met(doubts: list[float], budget: float, ask: float, back: float) -> None:
     limits = fit_thrifty(np.array(doubts), np.array(doubts), budget, back_discrepancy=0.3)
     assert (limits.ask.doubt, limits.ask.risk, limits.back.risk) == (ask, ask, back)
+    # A score that is always the same leaves it to the other.
+    limits = fit_thrifty(np.array(doubts), np.full(len(doubts), 0.5), budget, back_discrepancy=0.3)
+    assert (limits.ask.doubt, limits.ask.risk) == (ask, 0.5)
 
 
 def test_fitted_limits_are_exceeded_together_in_the_share_asked_for() -> None:
