@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         raise SystemExit(2) from None
+    except BrokenProcessPool:
+        print(
+            f"dagger-ros {options.verb}: a process of this command was killed (is there enough memory?){_again(options)}",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        hint = "; the same command with --resume goes on" if options.verb == "run" else ""
-        print(f"dagger-ros {options.verb}: interrupted{hint}", file=sys.stderr)
+        print(f"dagger-ros {options.verb}: interrupted{_again(options)}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _again(options: argparse.Namespace) -> str:
+    """How to go on with what was cut short."""
+    hints = {"run": "; the same command with --resume goes on", "compare": "; the same command goes on"}
+    return hints.get(options.verb, "")
 
 
 def _parser() -> argparse.ArgumentParser:

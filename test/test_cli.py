@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,30 @@ def test_compare_with_wrong_options_says_so_and_makes_nothing(
     given = ["compare", "--contract", str(contract_path("peg")), "--seeds", "0,1", *options]
     assert message in fails([*given, "--out", str(tmp_path / "out")], capsys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "error", "status", "message"),
+    [
+        ("run", BrokenProcessPool(), 2, "was killed (is there enough memory?); the same command with --resume goes on"),
+        ("compare", BrokenProcessPool(), 2, "was killed (is there enough memory?); the same command goes on"),
+        ("run", KeyboardInterrupt(), 130, "interrupted; the same command with --resume goes on"),
+        ("compare", KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+    ],
+)
+def test_command_that_was_cut_short_says_how_to_go_on(
+    verb: str,
+    error: BaseException,
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut_short(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"dagger_ros.cli._{verb}", cut_short)
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--contract", str(contract_path("peg")), "--out", "x"])
+    assert caught.value.code == status
+    assert capsys.readouterr().err.endswith(f"{message}\n")
