@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     except BrokenProcessPool:
         print(
-            f"dagger-ros {options.verb}: a process of this command was killed (is there enough memory?){_again(options)}",
+            f"dagger-ros {options.verb}: a process of it was killed (is there enough memory?){_again(options)}",
             file=sys.stderr,
         )
         raise SystemExit(2) from None
