@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from dagger_ros.contract import Contract, DaggerError, RowLayout, load_contract
 from dagger_ros.supervisor import RULES
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dagger_ros.evaluation import Panel
 
 __all__ = ["main"]
@@ -112,6 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(run=_run)
 
+    inspect = verbs.add_parser("inspect", help="show what is in the rounds of a run: labels, streams, what is new")
+    inspect.add_argument("run_folder", metavar="run", type=Path, help="folder with contract.yaml and rounds/")
+    inspect.add_argument("--contract", type=Path, help="task contract (default: contract.yaml of the run)")
+    inspect.set_defaults(run=_inspect)
+
     recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed")
     recover.add_argument("folder", type=Path, help="of a run, or of a round")
     recover.set_defaults(run=_recover)
@@ -141,22 +149,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _print_contract(contract: Contract) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
-
-    def table(title: str, columns: str, rows: Sequence[Sequence[object]]) -> None:
-        result = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-        for column in columns.split(", "):
-            numeric = column.endswith((" s", " Hz", "values", "lower", "upper", "per second"))
-            result.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            result.add_row(*(f"{cell:g}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
-        console.print(result)
-
+    console = _console()
+    table = _tables(console)
     timing, task, action = contract.timing, contract.task, contract.action
     console.print(f"{contract.name}: {task.description}")
     console.print(f"success: {task.criterion}; horizon {task.horizon_s:g} s = {contract.horizon_ticks} ticks")
@@ -213,6 +207,32 @@ def _print_contract(contract: Contract) -> None:
         f"row: {layout.dtype.itemsize} bytes"
     )
     console.print(f"sha256: {contract.sha256}", soft_wrap=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def _tables(console: Console | None = None) -> Callable[[str, str, Sequence[Sequence[object]]], None]:
+    """Prints tables: a title, columns by name, rows; whatever is a number stands at the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = console or _console()
+
+    def table(title: str, columns: str, rows: Sequence[Sequence[object]]) -> None:
+        result = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
+        for i, column in enumerate(columns.split(", ")):
+            numeric = all(isinstance(row[i], (int, float)) for row in rows)
+            result.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            result.add_row(*(f"{cell:g}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
+        console.print(result)
+
+    return table
 
 
 def _listed(numbers: Sequence[float]) -> str:
@@ -290,6 +310,71 @@ def _compare(options: argparse.Namespace) -> None:
         on_outcome=told,
     )
     print(f"\n{table_of(outcomes)}\n\ntables: {options.out / 'table.md'}, {options.out / 'table.csv'}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from dagger_ros.dataset import inspect_rounds
+
+    folders = sorted(f for f in (options.run_folder / "rounds").glob("[0-9]*") if f.name.isdigit())
+    if not folders:
+        raise DaggerError(f"{options.run_folder}: expected the folder of a run, with rounds/000; there is none")
+    contract = load_contract(options.contract or options.run_folder / "contract.yaml")
+    views = list(inspect_rounds(folders, contract))
+    table = _tables()
+    table(
+        f"{contract.name}: rounds",
+        "round, rule, policy, operator, episodes, succeeded, seconds, frames, new frames",
+        [
+            (
+                f"{v.manifest.round:03d}",
+                v.manifest.rule,
+                v.manifest.policy or "-",
+                v.manifest.operator_id or "-",
+                len(v.manifest.episodes),
+                sum(e.success for e in v.manifest.episodes),
+                round(v.seconds, 1),
+                sum(v.labels.values()),
+                "-" if v.new_share is None else f"{100 * v.new_share:.0f} %",
+            )
+            for v in views
+        ],
+    )
+    table(
+        "labels",
+        "round, of the expert, of the policy, none, takeovers, why, help requests, splits",
+        [
+            (
+                f"{v.manifest.round:03d}",
+                *(v.labels[source] for source in ("expert", "policy", "none")),
+                v.manifest.takeovers,
+                _counted(
+                    reason for e in v.manifest.episodes for reason, n in e.takeover_reasons.items() for _ in range(n)
+                ),
+                v.manifest.help_requests,
+                _counted(e.split for e in v.manifest.episodes),
+            )
+            for v in views
+        ],
+    )
+    streams = []
+    for i, stream in enumerate(views[0].streams):
+        slowest = min(views, key=lambda v: v.streams[i].rate_hz)
+        oldest = max(views, key=lambda v: v.streams[i].ages_s[-1])
+        ages = [round(age, 4) for age in oldest.streams[i].ages_s]
+        limit = contract.streams[stream.name]
+        in_round = f"{slowest.manifest.round:03d}, {oldest.manifest.round:03d}"
+        rate = round(slowest.streams[i].rate_hz, 1)
+        streams.append((stream.name, in_round, rate, limit.rate_hz, *ages, limit.max_age_s))
+    table(
+        "streams, in the round where they came slowest and in that where they were oldest at a control tick",
+        "stream, rounds, messages Hz, expected Hz, median age s, 99 % age s, largest age s, allowed s",
+        streams,
+    )
+
+
+def _counted(names: Iterable[str]) -> str:
+    """How often each name occurs."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items())) or "-"
 
 
 def _recover(options: argparse.Namespace) -> None:

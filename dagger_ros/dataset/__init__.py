@@ -3,6 +3,7 @@
 from dagger_ros.dataset.acts import ActLog, act_of
 from dagger_ros.dataset.bag import BagWriter, RecordedTopic, read_rows
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
+from dagger_ros.dataset.inspect import RoundView, inspect_rounds
 from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes
 from dagger_ros.dataset.rounds import (
     Round,
@@ -26,11 +27,13 @@ __all__ = [
     "RecordedTopic",
     "Recovered",
     "Round",
+    "RoundView",
     "TrainingEpisode",
     "act_of",
     "check_round",
     "episode_folder",
     "finish_round",
+    "inspect_rounds",
     "labelled_frames",
     "load_round",
     "manifest_sha256",

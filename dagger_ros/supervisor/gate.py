@@ -19,6 +19,7 @@ from dagger_ros.contract import (
     Fields,
     Intent,
     Interface,
+    InterventionReason,
     Label,
     Mode,
     Row,
@@ -52,6 +53,7 @@ _EXPERT_SILENT = int(
 _TRACKING, _WORKSPACE, _HANDOVER = int(Reason.TRACKING), int(Reason.WORKSPACE), int(Reason.HANDOVER)
 _WANTS_LABEL, _WANTS_TAKEOVER, _WANTS_RESUME = int(Intent.LABEL), int(Intent.TAKEOVER), int(Intent.RESUME)
 _UNATTENDED, _HELP_UNANSWERED = int(Intent.UNATTENDED), int(Reason.HELP_UNANSWERED)
+_ASKED = int(InterventionReason.ASKED)
 # Whose expert may drive: a script, or a person with the deadman pressed, be it to drive or only to label.
 _CONSENTS = int(Intent.TAKEOVER | Intent.LABEL | Intent.UNATTENDED)
 _LOCK_REQUEST, _HOLD_REQUEST, _RESUME_REQUEST = Event.LOCK.bit, Event.HOLD.bit, Event.RESUME.bit
@@ -208,7 +210,9 @@ class Gate:
         row["discrepancy"], row["help"] = view.scores.discrepancy, self._help.asked
         row["ask_limits"], row["back_limits"] = limits.ask, limits.back
         row["intervention"] = self._interventions if driven else 0
-        row["intervention_reason"] = fields["expert_reason"] if driven else 0
+        # Whoever does not say why answers the rule.
+        asked = self._answered and (intent & _UNATTENDED or not fields["expert_reason"])
+        row["intervention_reason"] = (_ASKED if asked else fields["expert_reason"]) if driven else 0
         labelled = bool(intent & _WANTS_LABEL) and not bits & _EXPERT_UNUSABLE
         label = self.rule.label(self.mode, expert_labels=labelled)
         row["label_source"] = Label.NONE if bits & _HANDOVER else label

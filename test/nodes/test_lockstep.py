@@ -11,11 +11,13 @@ import pytest
 import yaml
 
 from conftest import by_joint_position, contract_path, limits_for, weak_policy
+from dagger_ros.cli import main
 from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import ControlTick
 from dagger_ros.dataset import (
     check_round,
     finish_round,
+    inspect_rounds,
     labelled_frames,
     load_round,
     read_episode,
@@ -179,6 +181,23 @@ def test_round_says_who_did_what(round_folder: Path) -> None:
     assert (info.seed, info.success, info.contract_sha256) == (2, True, contract.sha256)
     assert info.messages["supervisor/decision"] == round_.episodes[1].ticks
     assert info.messages["joint_states"] == info.messages["command"] == round_.episodes[1].ticks
+
+
+def test_inspection_shows_labels_and_streams(round_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = round_folder.parent.parent
+    (view,) = inspect_rounds([round_folder], load_contract(contract_path("peg")))
+    frames = sum(e.ticks for e in view.manifest.episodes)
+    assert view.labels == {"none": 0, "policy": 0, "expert": frames}
+    assert view.new_share is None
+    assert {s.name: s.rate_hz for s in view.streams}["joint_position"] == pytest.approx(20, abs=1)
+    assert all(s.ages_s == (0, 0, 0) for s in view.streams)
+    main(["inspect", str(run), "--contract", str(contract_path("peg"))])
+    text = capsys.readouterr().out
+    for words in ("scripted peg expert", "2 demonstration", "joint_position", f"  {frames} "):
+        assert words in text
+    with pytest.raises(SystemExit):
+        main(["inspect", str(run / "rounds")])
+    assert "expected the folder of a run, with rounds/000; there is none" in capsys.readouterr().err
 
 
 def test_every_frame_carries_its_provenance(round_folder: Path) -> None:

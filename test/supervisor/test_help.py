@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import LIMIT, PEG, PERIOD_NS, Bench, changed
-from dagger_ros.contract import Contract, DaggerError, ExpertIntent, Label, Mode, Scores
+from dagger_ros.contract import Contract, DaggerError, ExpertIntent, InterventionReason, Label, Mode, Scores
 from dagger_ros.supervisor import (
     ROBOT_GATED,
     Dagger,
@@ -31,6 +31,7 @@ SURE, DOUBTFUL = 0.1, 0.6
 # Nobody presses, and who labels beside the policy does not drive either.
 ABSENT = ExpertIntent()
 PRESSED = ExpertIntent(label=True, takeover=True)
+SCRIPT = ExpertIntent(label=True, unattended=True, reason=InterventionReason.DEMONSTRATION)
 
 
 def bench(rule: Rule | None = None, **options: Any) -> Bench:
@@ -149,6 +150,27 @@ def test_rule_takes_control_back_from_a_pressed_deadman_and_only_a_new_press_tak
     assert row["label_source"] == Label.POLICY  # what the hand says now is no label of this rule
     assert tick(made, SURE, ABSENT)["mode"] == Mode.POLICY
     assert tick(made, SURE, PRESSED)["mode"] == Mode.EXPERT
+
+
+@pytest.mark.parametrize(
+    ("intent", "asked", "why"),
+    [
+        (PRESSED, True, InterventionReason.ASKED),
+        (ExpertIntent(label=True, takeover=True, reason=InterventionReason.CONTROL), True, InterventionReason.CONTROL),
+        (
+            ExpertIntent(label=True, unattended=True, reason=InterventionReason.DEMONSTRATION),
+            True,
+            InterventionReason.ASKED,
+        ),
+        (PRESSED, False, InterventionReason.NONE),
+    ],
+)
+def test_correction_that_the_robot_asked_for_says_so(
+    intent: ExpertIntent, asked: bool, why: InterventionReason
+) -> None:
+    made = bench()
+    row = tick(made, DOUBTFUL if asked else SURE, intent)
+    assert (row["mode"], row["intervention_reason"]) == (Mode.EXPERT, why)
 
 
 def test_rule_takes_control_back_however_long_the_answer_took() -> None:
