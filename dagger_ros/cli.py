@@ -120,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--contract", type=Path, help="task contract (default: contract.yaml of the run)")
     inspect.set_defaults(run=_inspect)
 
+    verify = verbs.add_parser("verify", help="read again what a run left, and compare it with its hashes and counts")
+    verify.add_argument("run_folder", metavar="run", type=Path, help="folder of the run")
+    verify.set_defaults(run=_verify)
+
     recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed")
     recover.add_argument("folder", type=Path, help="of a run, or of a round")
     recover.set_defaults(run=_recover)
@@ -370,6 +374,17 @@ def _inspect(options: argparse.Namespace) -> None:
         "stream, rounds, messages Hz, expected Hz, median age s, 99 % age s, largest age s, allowed s",
         streams,
     )
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from dagger_ros.dagger import verify
+
+    problems = []
+    for path, problem in verify(options.run_folder):
+        print(f"{path}: {'not as it was written' if problem else 'ok'}", flush=True)
+        problems += [problem] if problem else []
+    if problems:
+        raise DaggerError("\n".join(problems))
 
 
 def _counted(names: Iterable[str]) -> str:

@@ -10,10 +10,12 @@ result.json  report/index.html
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +34,7 @@ from dagger_ros.dataset import (
     manifest_sha256,
     round_folder,
     training_episodes,
+    verify_round,
 )
 from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
 from dagger_ros.learning import Experience, TrainingSettings, fit_limits, human_doubt_limit, train
@@ -39,7 +42,7 @@ from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
 from dagger_ros.sim import TaskStatus, load_plant
 from dagger_ros.supervisor import ROBOT_GATED, RuleOptions, make_rule
 
-__all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "run"]
+__all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "run", "verify"]
 
 _SCHEMA = "dagger_ros.result/1"
 # Seeds of one run's episodes; those of panels begin at 10^9 (see `evaluation.Panel`).
@@ -394,17 +397,66 @@ def _prepare(
         if round_folder(out, k).exists():
             check_round(round_folder(out, k), contract)
         if _policy_folder(out, k).exists():
-            about, _ = load_checkpoint(_policy_folder(out, k), contract)
-            _check_trained_on(out, about)
+            _check_policy(out, k, contract)
         if _panel_folder(out, k).exists():
             _check_panel(out, k, panel)
 
 
-def _check_trained_on(out: Path, about: Checkpoint) -> None:
-    """Compares the rounds that a policy was trained on with those that are there."""
+def verify(out: Path) -> Iterator[tuple[Path, str]]:
+    """Reads again what a run left: bags, what is counted in them, weights, what they were trained on, and rollouts.
+
+    Args:
+        out: Folder of the run.
+
+    Returns:
+        Each part, and what is wrong with it; empty: nothing.
+
+    Raises:
+        DaggerError: If there is no run.
+    """
+    contract = load_contract(out / "contract.yaml")
+    if not round_folder(out, 0).exists():
+        raise DaggerError(f"{out}: expected the folder of a run, with rounds/000; there is none")
+    checks: list[tuple[Path, Callable[[], object]]] = []
+    for k in itertools.count():
+        parts: list[tuple[Path, Callable[[], object]]] = [
+            (round_folder(out, k), partial(_verify_round, out, k, contract)),
+            (_policy_folder(out, k), partial(_check_policy, out, k, contract)),
+            (_panel_folder(out, k), partial(PanelResult.read, _panel_folder(out, k))),
+        ]
+        there = [part for part in parts if part[0].exists()]
+        if not there:
+            break
+        checks += there
+    for path, check in checks:
+        try:
+            check()
+        except DaggerError as error:
+            yield path, str(error)
+        else:
+            yield path, ""
+
+
+def _verify_round(out: Path, k: int, contract: Contract) -> None:
+    """Counts a round anew, and compares the policies that drove in it with those that are there."""
+    folder = round_folder(out, k)
+    verify_round(folder, contract)
+    for entry in load_round(folder, contract).episodes:
+        for name, sha256 in entry.policies.items():
+            about, _ = load_checkpoint(out / "policies" / name, contract)
+            if about.weights_sha256 != sha256:
+                raise DaggerError(
+                    f"{folder}: episode {entry.episode} was driven by {name} with weights {sha256[:12]}; those of that "
+                    f"name in {out / 'policies'} are {about.weights_sha256[:12]}"
+                )
+
+
+def _check_policy(out: Path, k: int, contract: Contract) -> None:
+    """Reads a policy, and compares the rounds that it was trained on with those that are there."""
+    about, _ = load_checkpoint(_policy_folder(out, k), contract)
     for source in about.trained_on:
         folder = round_folder(out, int(source["round"]))
-        if not folder.exists() or manifest_sha256(folder) != source["manifest_sha256"]:
+        if manifest_sha256(folder) != source["manifest_sha256"]:
             raise DaggerError(f"{folder}: expected the round that {about.name} was trained on; it is gone or changed")
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from conftest import TASKS, contract_path
+from dagger_ros.cli import main
 from dagger_ros.contract import DaggerError, RowLayout, load_contract
 from dagger_ros.dataset import read_rows
 from dagger_ros.supervisor import RuleOptions
 
 pytest.importorskip("rclpy")
 pytest.importorskip("torch")
-from dagger_ros.dagger import RoundResult, RunConfig, run
+from dagger_ros.dagger import RoundResult, RunConfig, run, verify
 from dagger_ros.evaluation import Panel
 from dagger_ros.learning import TrainingSettings
 from dagger_ros.nodes.lockstep import collect_round
@@ -202,6 +203,78 @@ def test_policy_that_was_changed_is_refused(copy: Path) -> None:
     weights = copy / "policies/pi_001/weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     refused(copy, "the file was changed or cut short", resume=True)
+
+
+def test_run_that_nobody_touched_is_as_it_was_written(copy: Path) -> None:
+    found = dict(verify(copy))
+    assert sorted(str(path.relative_to(copy)) for path in found) == [
+        "panels/pi_000",
+        "panels/pi_001",
+        "policies/pi_000",
+        "policies/pi_001",
+        "rounds/000",
+        "rounds/001",
+    ]
+    assert set(found.values()) == {""}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "wrong", "message"),
+    [
+        (lambda c: flip(c / "rounds/001/episodes/000000/bag/bag.mcap"), {"rounds/001"}, "gone or changed"),
+        (
+            lambda c: edit(c / "rounds/000/manifest.json", lambda m: m["episodes"][0].update(expert_labels=7)),
+            {"rounds/000", "policies/pi_000", "policies/pi_001"},
+            "episode 0, expert_labels: the manifest says 7, its bag and episode.json say ",
+        ),
+        (
+            lambda c: edit(c / "rounds/001/manifest.json", lambda m: m["episodes"].pop()),
+            {"rounds/001", "policies/pi_001"},
+            "expected every finished episode, but ",
+        ),
+        (
+            lambda c: shutil.copytree(c / "policies/pi_001", c / "policies/pi_000", dirs_exist_ok=True),
+            {"rounds/001"},
+            "was driven by pi_000 with weights ",
+        ),
+        (lambda c: flip(c / "policies/pi_001/weights.safetensors"), {"policies/pi_001"}, "changed or cut short"),
+        (
+            lambda c: (c / "panels/pi_000/rollouts.json").write_text("{"),
+            {"panels/pi_000"},
+            "expected the rollouts of a panel",
+        ),
+        (lambda c: (c / "rounds/001/manifest.json").unlink(), {"rounds/001", "policies/pi_001"}, "interrupted"),
+    ],
+)
+def test_what_was_changed_is_named(
+    tamper: Callable[[Path], object], wrong: set[str], message: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tamper(copy)
+    assert {str(path.relative_to(copy)) for path, problem in verify(copy) if problem} == wrong
+    with pytest.raises(SystemExit) as status:
+        main(["verify", str(copy)])
+    assert status.value.code == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out.count("not as it was written") == len(wrong)
+
+
+def test_folder_without_a_run_is_not_verified(copy: Path) -> None:
+    shutil.rmtree(copy / "rounds")
+    with pytest.raises(DaggerError, match="expected the folder of a run, with rounds/000; there is none"):
+        list(verify(copy))
 
 
 @pytest.mark.parametrize(

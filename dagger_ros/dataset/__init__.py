@@ -18,6 +18,7 @@ from dagger_ros.dataset.rounds import (
     round_folder,
     split_of,
     training_episodes,
+    verify_round,
 )
 
 __all__ = [
@@ -45,5 +46,6 @@ __all__ = [
     "split_of",
     "training_episodes",
     "unfinished_episodes",
+    "verify_round",
     "write_episode",
 ]

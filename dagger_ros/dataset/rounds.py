@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label
 from dagger_ros.contract.files import write_file
 from dagger_ros.dataset.acts import corrections
 from dagger_ros.dataset.bag import read_rows
-from dagger_ros.dataset.episode import ABOUT, BAG, read_episode
+from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, read_episode
 
 __all__ = [
     "EpisodeEntry",
@@ -38,6 +38,7 @@ __all__ = [
     "round_folder",
     "split_of",
     "training_episodes",
+    "verify_round",
 ]
 
 _MANIFEST = "manifest.json"
@@ -162,11 +163,33 @@ def finish_round(folder: Path, contract: Contract) -> Round:
     Raises:
         DaggerError: If there is no finished episode, or one is damaged or of another contract.
     """
-    layout = RowLayout(contract)
     infos = {i: read_episode(episode_folder(folder, i)) for i in recorded_episodes(folder)}
     if not infos:
         raise DaggerError(f"{folder / 'episodes'}: expected at least one finished episode, found none")
-    entries = []
+    entries = _counted(folder, contract, infos)
+    first = next(iter(infos.values()))
+    result = Round(
+        round=first.round,
+        rule=first.rule,
+        contract=contract.name,
+        contract_sha256=contract.sha256,
+        robot_body=contract.robot.body,
+        cameras=list(contract.cameras),
+        action_units=[d.unit for d in contract.action.dimensions_],
+        licence=contract.licence,
+        policy=first.policy,
+        policy_sha256=first.policy_sha256,
+        operator_id=first.operator_id,
+        software={"dagger_ros": __version__, "numpy": np.__version__},
+        episodes=entries,
+    )
+    write_file(folder / _MANIFEST, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo]) -> tuple[EpisodeEntry, ...]:
+    """What the bags of a round hold."""
+    layout, entries = RowLayout(contract), []
     for i, info in infos.items():
         bag = episode_folder(folder, i) / BAG
         rows = read_rows(bag, layout)
@@ -202,24 +225,7 @@ def finish_round(folder: Path, contract: Contract) -> Round:
                 },
             )
         )
-    first = next(iter(infos.values()))
-    result = Round(
-        round=first.round,
-        rule=first.rule,
-        contract=contract.name,
-        contract_sha256=contract.sha256,
-        robot_body=contract.robot.body,
-        cameras=list(contract.cameras),
-        action_units=[d.unit for d in contract.action.dimensions_],
-        licence=contract.licence,
-        policy=first.policy,
-        policy_sha256=first.policy_sha256,
-        operator_id=first.operator_id,
-        software={"dagger_ros": __version__, "numpy": np.__version__},
-        episodes=tuple(entries),
-    )
-    write_file(folder / _MANIFEST, (json.dumps(asdict(result), indent=1) + "\n").encode())
-    return result
+    return tuple(entries)
 
 
 def load_round(folder: Path, contract: Contract) -> Round:
@@ -260,9 +266,33 @@ def check_round(folder: Path, contract: Contract) -> None:
                 raise DaggerError(f"{path}: expected the file that {_MANIFEST} names; it is gone or changed")
 
 
+def verify_round(folder: Path, contract: Contract) -> None:
+    """Compares every bag with its hash, and what is counted in it anew with what the manifest says.
+
+    Raises:
+        DaggerError: If a round is not finished, or something is not as its manifest says.
+    """
+    check_round(folder, contract)
+    manifest = load_round(folder, contract)
+    infos = {e.episode: read_episode(episode_folder(folder, e.episode)) for e in manifest.episodes}
+    for said, found in zip(manifest.episodes, _counted(folder, contract, infos), strict=True):
+        there = asdict(found)
+        for name, value in asdict(said).items():
+            if there[name] != value:
+                raise DaggerError(
+                    f"{folder / _MANIFEST}: episode {said.episode}, {name}: the manifest says {value}, its bag and "
+                    f"{ABOUT} say {there[name]}"
+                )
+    extra = sorted(set(recorded_episodes(folder)) - infos.keys())
+    if extra:
+        names = ", ".join(map(str, extra))
+        raise DaggerError(f"{folder / _MANIFEST}: expected every finished episode, but {names} are not in it")
+
+
 def manifest_sha256(folder: Path) -> str:
-    """Hash of a round's manifest, which holds the hashes of its bags."""
-    return _sha256(folder / _MANIFEST)
+    """Hash of a round's manifest, which holds the hashes of its bags; empty: there is none."""
+    path = folder / _MANIFEST
+    return _sha256(path) if path.is_file() else ""
 
 
 @dataclass(frozen=True)
