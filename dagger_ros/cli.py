@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("run_folder", metavar="run", type=Path, help="folder of the run")
     verify.set_defaults(run=_verify)
 
-    recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed")
+    recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed, in place")
     recover.add_argument("folder", type=Path, help="of a run, or of a round")
     recover.set_defaults(run=_recover)
 
@@ -326,7 +326,7 @@ def _inspect(options: argparse.Namespace) -> None:
     views = list(inspect_rounds(folders, contract))
     table = _tables()
     table(
-        f"{contract.name}: rounds",
+        f"{contract.name}: rounds; new: further from every earlier frame than 95 % of those from another episode",
         "round, rule, policy, operator, episodes, succeeded, seconds, frames, new frames",
         [
             (
@@ -382,9 +382,11 @@ def _verify(options: argparse.Namespace) -> None:
     problems = []
     for path, problem in verify(options.run_folder):
         print(f"{path}: {'not as it was written' if problem else 'ok'}", flush=True)
-        problems += [problem] if problem else []
-    if problems:
-        raise DaggerError("\n".join(problems))
+        problems.append(problem)
+    wrong = list(filter(None, problems))
+    print(f"{len(problems) - len(wrong)} of {len(problems)} parts are as they were written")
+    if wrong:
+        raise DaggerError("\n".join(dict.fromkeys(wrong)))
 
 
 def _counted(names: Iterable[str]) -> str:
@@ -393,10 +395,12 @@ def _counted(names: Iterable[str]) -> str:
 
 
 def _recover(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import finish_round, recover_episode, unfinished_episodes
+    from dagger_ros.dataset import finish_round, manifest_sha256, recover_episode, unfinished_episodes
 
     if not options.folder.is_dir():
         raise DaggerError(f"{options.folder}: expected the folder of a run or a round; there is none")
+    if not any(options.folder.rglob("episodes")):
+        raise DaggerError(f"{options.folder}: expected the folder of a run or a round, with episodes; there are none")
     unfinished = unfinished_episodes(options.folder)
     rounds: dict[Path, Contract] = {}
     problems = []
@@ -410,9 +414,16 @@ def _recover(options: argparse.Namespace) -> None:
         lost = f"; {done.lost_bytes} bytes behind byte {done.whole_bytes} are lost" if done.lost_bytes else ""
         print(f"{folder}: {sum(done.info.messages.values())} messages, {done.seconds:.1f} s{lost}")
     for folder, contract in rounds.items():
-        print(f"{folder}: {len(finish_round(folder, contract).episodes)} episodes in its manifest")
+        trained = (
+            "; a policy that was trained on the manifest before does not know of them"
+            if manifest_sha256(folder)
+            else ""
+        )
+        print(f"{folder}: {len(finish_round(folder, contract).episodes)} episodes in its manifest{trained}")
     if not unfinished:
-        print(f"{options.folder}: every episode is finished")
+        print(
+            f"{options.folder}: nothing to recover, every episode has its episode.json; `dagger-ros verify` reads more"
+        )
     if problems:
         raise DaggerError("\n".join(problems))
 

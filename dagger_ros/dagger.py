@@ -414,9 +414,9 @@ def verify(out: Path) -> Iterator[tuple[Path, str]]:
     Raises:
         DaggerError: If there is no run.
     """
-    contract = load_contract(out / "contract.yaml")
     if not round_folder(out, 0).exists():
         raise DaggerError(f"{out}: expected the folder of a run, with rounds/000; there is none")
+    contract = load_contract(out / "contract.yaml")
     checks: list[tuple[Path, Callable[[], object]]] = []
     for k in itertools.count():
         parts: list[tuple[Path, Callable[[], object]]] = [

@@ -269,6 +269,7 @@ def test_what_was_changed_is_named(
     said = capsys.readouterr()
     assert message in said.err
     assert said.out.count("not as it was written") == len(wrong)
+    assert f"{6 - len(wrong)} of 6 parts are as they were written" in said.out
 
 
 def test_folder_without_a_run_is_not_verified(copy: Path) -> None:

@@ -77,7 +77,7 @@ def recover_episode(folder: Path) -> Recovered:
         info = found.info()
         if found.log.end is not None and found.log.end.act == Act.DISCARD:
             raise DaggerError(f"{folder}: the operator discarded this episode; it is left as it is")
-        if source.name != BAG:
+        if source.name != BAG or not (source / "metadata.yaml").is_file():
             killed = folder / _KILLED
             source.rename(killed)
             _rewrite(file, found, folder / BAG)

@@ -16,6 +16,7 @@ from dagger_ros.contract import Act, DaggerError, RowLayout, load_contract
 from dagger_ros.dataset import (
     BagWriter,
     RecordedTopic,
+    finish_round,
     load_round,
     read_episode,
     read_rows,
@@ -170,8 +171,9 @@ def test_verb_recovers_all_and_writes_the_manifest(killed: Path, capsys: pytest.
     assert "are lost" in text
     assert "2 episodes in its manifest" in text
     assert [e.episode for e in load_round(killed.parent.parent, CONTRACT).episodes] == [0, 1]
+    assert "a policy that was trained" not in text  # there was no manifest
     main(["recover", str(run)])
-    assert "every episode is finished" in capsys.readouterr().out
+    assert "nothing to recover, every episode has its episode.json" in capsys.readouterr().out
 
 
 def with_bytes(killed: Path, data: bytes) -> None:
@@ -206,7 +208,23 @@ def test_what_nothing_can_be_made_of_is_left_as_it_is(
     assert sorted(p.relative_to(killed) for p in killed.rglob("*")) == before
 
 
+def test_bag_without_its_metadata_is_made_anew(recorded: Path, killed: Path) -> None:
+    (killed / ".bag.part").rename(killed / "bag")
+    recover_episode(killed)
+    assert len(rows_of(killed)) == len(rows_of(recorded / "episodes/000001"))
+    assert [p.name for p in sorted(killed.iterdir())] == ["bag", "episode.json"]
+
+
+def test_manifest_that_is_written_anew_is_said(killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finish_round(killed.parent.parent, CONTRACT)
+    main(["recover", str(killed.parent.parent)])
+    assert "2 episodes in its manifest; a policy that was trained on the manifest before" in capsys.readouterr().out
+
+
 def test_folder_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["recover", str(tmp_path)])
+    assert "expected the folder of a run or a round, with episodes; there are none" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["recover", str(tmp_path / "nothing")])
     assert "expected the folder of a run or a round; there is none" in capsys.readouterr().err
