@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,10 @@ def problems_of(error: ValidationError) -> list[Problem]:
         expected = _EXPECTED.get(item["type"], item["msg"]).format(**context)
         found = "nothing" if item["type"] == "missing" else _shown(item["input"])
         if item["type"] == "extra_forbidden" and error.title == Contract.__name__:
-            expected += f" (valid here: {_siblings(item['loc'])})"
+            valid = _siblings(item["loc"])
+            alike = difflib.get_close_matches(str(item["loc"][-1]), valid, n=1)
+            meant = f"did you mean {alike[0]}? " if alike else ""
+            expected += f" ({meant}valid here: {', '.join(valid) or 'none'})"
         problems.append(Problem(key, expected, found))
     return problems
 
@@ -211,7 +215,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _siblings(location: tuple[int | str, ...]) -> str:
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """Valid keys beside a wrong one, found by walking the JSON schema of the contract."""
     schema = Contract.model_json_schema()
     node: Any = schema
@@ -224,7 +228,7 @@ def _siblings(location: tuple[int | str, ...]) -> str:
         else:
             named: Any = next(iter(node.get("patternProperties", {}).values()), {})  # a mapping with free names
             node = node.get("properties", {}).get(part, named)
-    return ", ".join(_resolved(schema, node).get("properties", {})) or "none"
+    return list(_resolved(schema, node).get("properties", {}))
 
 
 def _resolved(schema: Any, node: Any) -> Any:

@@ -31,7 +31,9 @@ def test_unknown_key_is_named_with_the_valid_ones(content: dict[str, Any]) -> No
     content["streams"]["peg_in_hole"]["max_age_ms"] = 250
     text = problems(content)
     assert "streams.peg_in_hole.max_age_ms: expected no such key here" in text
-    assert "max_age_s" in text
+    assert "(did you mean max_age_s? valid here: topic, " in text
+    content["streams"]["peg_in_hole"] |= {"colour": "red"}
+    assert "streams.peg_in_hole.colour: expected no such key here (valid here: topic, " in problems(content)
 
 
 def test_missing_bound_is_named(content: dict[str, Any]) -> None:
