@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from dagger_ros.dataset import episode_folder, read_rows, recover_episode, unfin
 from dagger_ros.msg import GateDecision
 from dagger_ros.nodes.qos import GraphQos
 from dagger_ros.srv import StartEpisode, StopEpisode
-from graph import Graph, running_graph
+from graph import PATIENCE_S, Graph, GraphError, running_graph
 
 __all__ = ["LARGEST_LOSS_S", "RecorderKill", "kill_recorders"]
 
@@ -79,12 +80,14 @@ def kill_recorders(domain: int, folder: Path, *, kills: int, seed: int) -> Itera
 
 def start(graph: Graph) -> None:
     """Starts an episode; the aggregator refuses while it does not see every stream yet."""
-    while True:
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
         answer = graph.ask(StartEpisode, "aggregator/start_episode", StartEpisode.Request(seed=-1))
         if answer is not None and (answer.success or "is being recorded" in answer.message):
             return
         # Its first answer may have been lost; else it says why not.
         assert answer is None or "expected every observation" in answer.message, answer.message
+    raise GraphError(f"no episode starts: {answer}\n{graph.logs()}")
 
 
 def _recovered(contract: Contract, round_: Path, heard: list[int], finished: int) -> RecorderKill:

@@ -77,9 +77,14 @@ class AggregatorNode(ContractNode):
                 f"{left} episodes in {out} were not finished; `dagger-ros recover {out}` makes them whole"
             )
         inputs: tuple[Stream | ImageStream, ...] = (*self.contract.streams.values(), *self.contract.cameras.values())
-        self._observed: dict[str, Stream | ImageStream] = {stream.topic: stream for stream in inputs}
-        # When each observation was last received, on the monotonic clock, and what was recorded at the last verdict.
-        self._heard_ns = dict.fromkeys(self._observed, NEVER_NS)
+        # What an episode is nothing without: topic, expected rate in Hz and largest age in s.
+        self._needed = {stream.topic: (stream.rate_hz, stream.max_age_s) for stream in inputs}
+        self._needed["supervisor/decision"] = (
+            self.contract.timing.control_rate_hz,
+            self.contract.recorder_max_age_s,
+        )
+        # When each of them was last received, on the monotonic clock, and what was recorded at the last verdict.
+        self._heard_ns = dict.fromkeys(self._needed, NEVER_NS)
         self._at_verdict: tuple[int, dict[str, int]] = (0, {})
         self._bag: BagWriter | None = None
         self._episode, self._seed, self._started_ns = -1, -1, 0
@@ -118,29 +123,29 @@ class AggregatorNode(ContractNode):
         return LEVEL_WARN if words else LEVEL_OK, text, values | self._bag.counts
 
     def _slow_streams(self, counts: Mapping[str, int]) -> list[str]:
-        """Which observations came less often than the contract says, since the last verdict."""
+        """What came less often than it should, since the last verdict."""
         (since_ns, before), now_ns = self._at_verdict, self.monotonic_ns()
         self._at_verdict = (now_ns, dict(counts))
         if not before or self.lockstep:  # in lockstep time is the simulation's
             return []
         seconds = (now_ns - since_ns) * 1e-9
         words = []
-        for topic, stream in self._observed.items():
-            came, due = counts[topic] - before[topic], stream.rate_hz * seconds
+        for topic, (rate_hz, _) in self._needed.items():
+            came, due = counts[topic] - before[topic], rate_hz * seconds
             if came < _LEAST_RATE * due - 1:  # one may come right behind
-                words.append(f"{topic} comes at {came / seconds:.1f} Hz, expected {stream.rate_hz:g} Hz")
+                words.append(f"{topic} comes at {came / seconds:.1f} Hz, expected {rate_hz:g} Hz")
         return words
 
     def _missing(self) -> list[str]:
-        """Observations that are too old to begin with."""
+        """What is too old to begin with."""
         words, now_ns = [], self.monotonic_ns()
-        for topic, stream in self._observed.items():
+        for topic, (_, max_age_s) in self._needed.items():
             heard_ns = self._heard_ns[topic]
             age_s = (now_ns - heard_ns) * 1e-9
             if heard_ns == NEVER_NS:
                 words.append(f"{topic} was never received")
-            elif age_s > stream.max_age_s:
-                words.append(f"{topic} was received {age_s:.2f} s ago, at most {stream.max_age_s:g} s are allowed")
+            elif age_s > max_age_s:
+                words.append(f"{topic} was received {age_s:.2f} s ago, at most {max_age_s:g} s are allowed")
         return words
 
     def shut_down(self) -> None:
@@ -238,8 +243,9 @@ class AggregatorNode(ContractNode):
         if self.lockstep or self._drives_simulation:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         contract = self.contract
-        observed = self._observed
-        topics = {topic: stream.type for topic, stream in observed.items()}
+        topics = {s.topic: s.type for s in contract.streams.values()}
+        topics |= {camera.topic: camera.type for camera in contract.cameras.values()}
+        observed = set(topics)
         topics |= {contract.action.topic: contract.action.type, **_GRAPH_TOPICS}
         recorded = {}
         for topic, type_ in topics.items():
@@ -341,9 +347,10 @@ class AggregatorNode(ContractNode):
             self._next_simulated_episode()
 
     def _on_start(self, request: Any, response: Any) -> Any:
+        self._drain()  # so that nothing looks old that only waits to be taken
         try:
             if missing := self._missing():
-                raise DaggerError("expected every observation of the contract to come in; " + "; ".join(missing))
+                raise DaggerError("expected every observation and the decisions to come in; " + "; ".join(missing))
             response.episode = self.start(request.seed)
             response.success, response.message = True, f"recording episode {self._episode}"
         except DaggerError as error:

@@ -48,6 +48,7 @@ class Recorder:
     def started(self) -> None:
         for topic in self.contract.topics:
             self.hear(topic)
+        self.decide()
         assert self.start().success
 
 
@@ -70,9 +71,14 @@ def test_episode_does_not_start_without_every_stream(recorder: Recorder, folder:
         recorder.hear(topic)
     answer = recorder.start()
     assert not answer.success
-    assert answer.message == f"expected every observation of the contract to come in; {first} was never received"
+    assert f"{first} was never received; supervisor/decision was never received" in answer.message
+    recorder.decide()
+    answer = recorder.start()
+    assert not answer.success
+    assert answer.message == f"expected every observation and the decisions to come in; {first} was never received"
     recorder.hear(first)
     recorder.now_ns += 5_000_000_000
+    recorder.decide()
     for topic in others:
         recorder.hear(topic)
     assert f"{first} was received 5.00 s ago, at most " in recorder.start().message
@@ -89,6 +95,8 @@ def test_stream_that_gets_slow_is_a_warning(recorder: Recorder) -> None:
     for share, level in ((1.0, LEVEL_OK), (0.5, LEVEL_WARN), (1.0, LEVEL_OK)):
         recorder.now_ns += 1_000_000_000
         recorder.hear(slow, times=round(share * rates[slow]))
+        for _ in range(20):
+            recorder.decide()
         for topic in others:
             recorder.hear(topic, times=round(rates[topic]))
         found, words, values = recorder.node.verdict()
