@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from conftest import contract_path, weak_policy
-from dagger_ros.contract import Label, Mode, RowLayout, load_contract
+from dagger_ros.contract import Act, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import replay
 from dagger_ros.dataset import load_round, read_episode, read_rows
 from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
 
 pytest.importorskip("rclpy")
-from dagger_ros.msg import GateDecision, SimTick
-from dagger_ros.nodes.qos import GraphQos
+from dagger_ros.msg import GateDecision, OperatorAct, SimTick
+from dagger_ros.nodes.qos import ACT_QOS, GraphQos
 from graph import PATIENCE_S, Graph, running_graph
 
 QOS = GraphQos(lockstep=False)
@@ -99,8 +99,20 @@ def test_simulated_person_at_the_pad_arms_corrects_and_gives_back(
     contract = load_contract(patient)
     common = {"contract": patient, "use_sim_time": True}
     policy = weak_policy("peg", tmp_path / "pi_000", contract=contract)
+    newest = [-1]
+    released: set[int] = set()  # episodes in which the deadman was let go
+
+    def note_decision(decision: Any) -> None:
+        newest[0] = max(newest[0], decision.episode)
+
+    def note_act(act: Any) -> None:
+        if act.act == Act.RELEASE:
+            released.add(newest[0])
+
     with running_graph(ros_domain, tmp_path) as processes:
         corrected = corrected_episodes(processes)
+        processes.node.create_subscription(GateDecision, "supervisor/decision", note_decision, QOS.record)
+        processes.node.create_subscription(OperatorAct, "expert/act", note_act, ACT_QOS)
         processes.start("mujoco_bridge", contract=patient)
         processes.start("supervisor", **common, rule="hg")
         processes.start("expert_label", **common, expert="joystick", operator_id="simulated")
@@ -110,15 +122,14 @@ def test_simulated_person_at_the_pad_arms_corrects_and_gives_back(
             lambda: processes.has_publishers("sim/tick", "supervisor/decision", "expert/action", "policy/action", "joy")
         )
         processes.start("aggregator", **common, out=tmp_path / "round", simulation_seed=0)
-        processes.wait_for(lambda: len(corrected) >= 3)
-    # By the time that it has armed, the first episode may be over; and the last one is not.
-    folder = tmp_path / f"round/episodes/{sorted(corrected)[1]:06d}"
-    acts = [act["act"] for act in read_episode(folder).acts]
-    rows = read_rows(folder / "bag", RowLayout(contract))
-    assert "release" in acts
-    assert "resume" in acts
+        processes.wait_for(lambda: len(corrected) >= 3 and sum(0 <= e < newest[0] for e in released) >= 2)
+    # An act at the border of two episodes is in neither, and the last one is not whole.
+    whole = [tmp_path / f"round/episodes/{episode:06d}" for episode in range(max(corrected))]
+    infos = [read_episode(folder) for folder in whole]
+    rows = np.concatenate([read_rows(folder / "bag", RowLayout(contract)) for folder in whole])
+    assert {"takeover", "release", "resume"} <= {act["act"] for info in infos for act in info.acts}
     assert (rows["label_source"] == Label.EXPERT).sum() > 5
-    assert read_episode(folder).operator_id == "simulated"
+    assert {info.operator_id for info in infos} == {"simulated"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
