@@ -440,15 +440,15 @@ def verify(out: Path) -> Iterator[tuple[Path, str]]:
 def _verify_round(out: Path, k: int, contract: Contract) -> None:
     """Counts a round anew, and compares the policies that drove in it with those that are there."""
     folder = round_folder(out, k)
-    verify_round(folder, contract)
-    for entry in load_round(folder, contract).episodes:
-        for name, sha256 in entry.policies.items():
-            about, _ = load_checkpoint(out / "policies" / name, contract)
-            if about.weights_sha256 != sha256:
-                raise DaggerError(
-                    f"{folder}: episode {entry.episode} was driven by {name} with weights {sha256[:12]}; those of that "
-                    f"name in {out / 'policies'} are {about.weights_sha256[:12]}"
-                )
+    # An episode of each policy that drove.
+    drove = {driver: e.episode for e in verify_round(folder, contract).episodes for driver in e.policies.items()}
+    for (name, sha256), episode in drove.items():
+        about, _ = load_checkpoint(out / "policies" / name, contract)
+        if about.weights_sha256 != sha256:
+            raise DaggerError(
+                f"{folder}: episode {episode} was driven by {name} with weights {sha256[:12]}; those of that "
+                f"name in {out / 'policies'} are {about.weights_sha256[:12]}"
+            )
 
 
 def _check_policy(out: Path, k: int, contract: Contract) -> None:

@@ -7,7 +7,7 @@ from dagger_ros.contract.joystick import Joystick
 from dagger_ros.contract.load import load_contract, parse_contract
 from dagger_ros.contract.messages import StreamReader, TopicWriter, stamp_from_ns, stamp_ns
 from dagger_ros.contract.row import NEVER_NS, Fields, Row, RowLayout
-from dagger_ros.contract.schema import Action, Contract, Goal, ImageStream, Interface, Stop, Stream
+from dagger_ros.contract.schema import Action, Contract, Goal, Interface, Stop, Stream
 from dagger_ros.contract.scores import SCORES_OF_POLICY, Scores
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "ExpertIntent",
     "Fields",
     "Goal",
-    "ImageStream",
     "Intent",
     "Interface",
     "InterventionReason",

@@ -10,10 +10,10 @@ import numpy as np
 
 from dagger_ros.contract import NEVER_NS, Act, Contract, InterventionReason, Label, stamp_ns
 
-__all__ = ["ActLog", "act_of", "corrections", "undo"]
+__all__ = ["ENDS", "ActLog", "act_of", "corrections", "undo"]
 
 # Acts that end an episode.
-_ENDS = (Act.DISCARD, Act.SUCCESS, Act.FAILURE)
+ENDS = (Act.DISCARD, Act.SUCCESS, Act.FAILURE)
 # An emergency stop that was not repeated for so long is another one.
 _ESTOP_PERIODS = 5
 
@@ -46,7 +46,7 @@ class ActLog:
             if again:
                 return False  # said in each period while it is pressed
         self.acts.append(data)
-        if act.act not in _ENDS or self.end is not None:
+        if act.act not in ENDS or self.end is not None:
             return False
         self.end = act
         return True

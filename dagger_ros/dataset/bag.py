@@ -97,6 +97,11 @@ class BagWriter:
         self._types = _type_descriptions(
             tuple(sorted({t.type for t in topics.values()})), tuple(sorted(definitions.items()))
         )
+        self.counts = dict.fromkeys(topics, 0)
+        self._first_ns, self._last_ns = 0, 0
+        self._disk = ThreadPoolExecutor(1, "fsync")
+        self._synced: Future[None] | None = None
+        self._sync_ns = NEVER_NS  # until the first message
         try:
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
@@ -105,25 +110,17 @@ class BagWriter:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever mends bags leaves this one alone
             self._writer = Writer(self._file, chunk_size=_CHUNK_BYTES)
             self._writer.start(profile="ros2", library="dagger_ros")
-        except OSError as error:
-            raise DaggerError(f"{path}: expected a folder that can be written; {error}") from error
-        schemas = {
-            type_: self._writer.register_schema(type_, "ros2msg", text.encode())
-            for type_, (text, _) in self._types.items()
-        }
-        self._channels = {
-            topic: self._writer.register_channel(
-                f"/{topic}", "cdr", schemas[about.type], {"offered_qos_profiles": _qos_text(about)}
-            )
-            for topic, about in topics.items()
-        }
-        self.counts = dict.fromkeys(topics, 0)
-        self._first_ns, self._last_ns = 0, 0
-        self._disk = ThreadPoolExecutor(1, "fsync")
-        self._synced: Future[None] | None = None
-        self._sync_ns = NEVER_NS
-        try:
             self._writer.add_metadata(ABOUT_BAG, dict(about))
+            schemas = {
+                type_: self._writer.register_schema(type_, "ros2msg", text.encode())
+                for type_, (text, _) in self._types.items()
+            }
+            self._channels = {
+                topic: self._writer.register_channel(
+                    f"/{topic}", "cdr", schemas[about_topic.type], {"offered_qos_profiles": _qos_text(about_topic)}
+                )
+                for topic, about_topic in topics.items()
+            }
             self._sync()
             sync_folder(self._part.parent)
         except OSError as error:
@@ -141,7 +138,7 @@ class BagWriter:
             OSError: If the disk does not take it, or did not take what came before.
         """
         self._writer.add_message(self._channels[topic], time_ns, data, time_ns)
-        if not any(self.counts.values()):
+        if self._sync_ns == NEVER_NS:
             self._first_ns = time_ns
         self.counts[topic] += 1
         self._last_ns = max(self._last_ns, time_ns)

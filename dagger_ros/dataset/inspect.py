@@ -12,7 +12,7 @@ import numpy as np
 from dagger_ros.contract import Contract, Label, RowLayout
 from dagger_ros.dataset.bag import read_rows
 from dagger_ros.dataset.episode import BAG, read_episode
-from dagger_ros.dataset.rounds import Round, check_round, episode_folder, load_round
+from dagger_ros.dataset.rounds import Round, check_round, episode_folder
 
 __all__ = ["RoundView", "StreamView", "inspect_rounds", "new_share"]
 
@@ -70,8 +70,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
     layout = RowLayout(contract)
     before: list[_Array] = []
     for folder in folders:
-        check_round(folder, contract)
-        manifest = load_round(folder, contract)
+        manifest = check_round(folder, contract)
         places = [episode_folder(folder, e.episode) for e in manifest.episodes]
         episodes = [read_rows(place / BAG, layout) for place in places]
         infos = [read_episode(place) for place in places]

@@ -253,27 +253,28 @@ def load_round(folder: Path, contract: Contract) -> Round:
     return result
 
 
-def check_round(folder: Path, contract: Contract) -> None:
-    """Reads a manifest and compares every bag with its hash.
+def check_round(folder: Path, contract: Contract) -> Round:
+    """Reads a manifest, gives it, and compares every bag with its hash.
 
     Raises:
         DaggerError: If a round is not finished, or a bag is not the one that its manifest names.
     """
-    for entry in load_round(folder, contract).episodes:
+    manifest = load_round(folder, contract)
+    for entry in manifest.episodes:
         for name, sha256 in entry.bag_sha256.items():
             path = episode_folder(folder, entry.episode) / BAG / name
             if not path.is_file() or _sha256(path) != sha256:
                 raise DaggerError(f"{path}: expected the file that {_MANIFEST} names; it is gone or changed")
+    return manifest
 
 
-def verify_round(folder: Path, contract: Contract) -> None:
-    """Compares every bag with its hash, and what is counted in it anew with what the manifest says.
+def verify_round(folder: Path, contract: Contract) -> Round:
+    """Compares every bag with its hash, and what is counted in it anew with what the manifest says, and gives that.
 
     Raises:
         DaggerError: If a round is not finished, or something is not as its manifest says.
     """
-    check_round(folder, contract)
-    manifest = load_round(folder, contract)
+    manifest = check_round(folder, contract)
     infos = {e.episode: read_episode(episode_folder(folder, e.episode)) for e in manifest.episodes}
     for said, found in zip(manifest.episodes, _counted(folder, contract, infos), strict=True):
         there = asdict(found)
@@ -287,6 +288,7 @@ def verify_round(folder: Path, contract: Contract) -> None:
     if extra:
         names = ", ".join(map(str, extra))
         raise DaggerError(f"{folder / _MANIFEST}: expected every finished episode, but {names} are not in it")
+    return manifest
 
 
 def manifest_sha256(folder: Path) -> str:
@@ -318,13 +320,12 @@ def training_episodes(folders: Sequence[Path], contract: Contract) -> list[Train
     Raises:
         DaggerError: If a round is not finished, a bag is not the one that its manifest names, or there is none.
     """
-    for folder in folders:
-        check_round(folder, contract)
+    manifests = [check_round(folder, contract) for folder in folders]
     layout = RowLayout(contract)
     episodes = [
         TrainingEpisode(read_rows(episode_folder(folder, entry.episode) / BAG, layout), entry.success)
-        for folder in folders
-        for entry in load_round(folder, contract).episodes
+        for folder, manifest in zip(folders, manifests, strict=True)
+        for entry in manifest.episodes
         if entry.split == "train"
     ]
     if not episodes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rclpy.serialization import deserialize_message
 
-from dagger_ros.contract import NEVER_NS, Act, DaggerError, ImageStream, Stream, stamp_from_ns, stamp_ns
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, stamp_from_ns, stamp_ns
 from dagger_ros.dataset import (
     ActLog,
     BagWriter,
@@ -24,6 +24,7 @@ from dagger_ros.dataset import (
     unfinished_episodes,
     write_episode,
 )
+from dagger_ros.dataset.acts import ENDS
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, OperatorAct, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, run_node
@@ -76,9 +77,9 @@ class AggregatorNode(ContractNode):
             self.get_logger().warning(
                 f"{left} episodes in {out} were not finished; `dagger-ros recover {out}` makes them whole"
             )
-        inputs: tuple[Stream | ImageStream, ...] = (*self.contract.streams.values(), *self.contract.cameras.values())
         # What an episode is nothing without: topic, expected rate in Hz and largest age in s.
-        self._needed = {stream.topic: (stream.rate_hz, stream.max_age_s) for stream in inputs}
+        self._needed = {s.topic: (s.rate_hz, s.max_age_s) for s in self.contract.streams.values()}
+        self._needed |= {c.topic: (c.rate_hz, c.max_age_s) for c in self.contract.cameras.values()}
         self._needed["supervisor/decision"] = (
             self.contract.timing.control_rate_hz,
             self.contract.recorder_max_age_s,
@@ -295,7 +296,7 @@ class AggregatorNode(ContractNode):
 
     def _say_lost(self, act: Any) -> None:
         """What is about an episode finds none."""
-        if act.act in (Act.DISCARD, Act.SUCCESS, Act.FAILURE, Act.UNDO):
+        if act.act in (*ENDS, Act.UNDO):
             self.get_logger().warning(f"{act_of(act)['act']} of the pad has no effect: no episode is being recorded")
 
     def _abandon(self, bag: BagWriter, error: OSError) -> None:
