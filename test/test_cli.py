@@ -112,7 +112,7 @@ def test_command_that_was_cut_short_says_how_to_go_on(
     def cut_short(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"dagger_ros.cli._{verb}", cut_short)
+    monkeypatch.setattr(f"dagger_ros.cli.runs._{verb}", cut_short)
     with pytest.raises(SystemExit) as caught:
         main([verb, "--contract", str(contract_path("peg")), "--out", "x"])
     assert caught.value.code == status

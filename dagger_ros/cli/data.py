@@ -1,0 +1,135 @@
+"""The verbs about what was recorded: `inspect`, `verify`, `recover`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dagger_ros.cli.tables import counted, tables
+from dagger_ros.cli.verbs import Verbs
+from dagger_ros.contract import Contract, DaggerError, load_contract
+
+__all__ = ["add_verbs"]
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Adds them to the command line."""
+    inspect = verbs.add_parser("inspect", help="show what is in the rounds of a run: labels, streams, what is new")
+    inspect.add_argument("run_folder", metavar="run", type=Path, help="folder with contract.yaml and rounds/")
+    inspect.add_argument("--contract", type=Path, help="task contract (default: contract.yaml of the run)")
+    inspect.set_defaults(run=_inspect)
+
+    verify = verbs.add_parser("verify", help="read again what a run left, and compare it with its hashes and counts")
+    verify.add_argument("run_folder", metavar="run", type=Path, help="folder of the run")
+    verify.set_defaults(run=_verify)
+
+    recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed, in place")
+    recover.add_argument("folder", type=Path, help="of a run, or of a round")
+    recover.set_defaults(run=_recover)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from dagger_ros.dataset import inspect_rounds
+
+    folders = sorted(f for f in (options.run_folder / "rounds").glob("[0-9]*") if f.name.isdigit())
+    if not folders:
+        raise DaggerError(f"{options.run_folder}: expected the folder of a run, with rounds/000; there is none")
+    contract = load_contract(options.contract or options.run_folder / "contract.yaml")
+    views = list(inspect_rounds(folders, contract))
+    table = tables()
+    table(
+        f"{contract.name}: rounds; new: further from every earlier frame than 95 % of those from another episode",
+        "round, rule, policy, operator, episodes, succeeded, seconds, frames, new frames",
+        [
+            (
+                f"{v.manifest.round:03d}",
+                v.manifest.rule,
+                v.manifest.policy or "-",
+                v.manifest.operator_id or "-",
+                len(v.manifest.episodes),
+                sum(e.success for e in v.manifest.episodes),
+                round(v.seconds, 1),
+                sum(v.labels.values()),
+                "-" if v.new_share is None else f"{100 * v.new_share:.0f} %",
+            )
+            for v in views
+        ],
+    )
+    table(
+        "labels",
+        "round, of the expert, of the policy, none, takeovers, why, help requests, splits",
+        [
+            (
+                f"{v.manifest.round:03d}",
+                *(v.labels[source] for source in ("expert", "policy", "none")),
+                v.manifest.takeovers,
+                counted(
+                    reason for e in v.manifest.episodes for reason, n in e.takeover_reasons.items() for _ in range(n)
+                ),
+                v.manifest.help_requests,
+                counted(e.split for e in v.manifest.episodes),
+            )
+            for v in views
+        ],
+    )
+    streams = []
+    for i, stream in enumerate(views[0].streams):
+        slowest = min(views, key=lambda v: v.streams[i].rate_hz)
+        oldest = max(views, key=lambda v: v.streams[i].ages_s[-1])
+        ages = [round(age, 4) for age in oldest.streams[i].ages_s]
+        limit = contract.streams[stream.name]
+        in_round = f"{slowest.manifest.round:03d}, {oldest.manifest.round:03d}"
+        rate = round(slowest.streams[i].rate_hz, 1)
+        streams.append((stream.name, in_round, rate, limit.rate_hz, *ages, limit.max_age_s))
+    table(
+        "streams, in the round where they came slowest and in that where they were oldest at a control tick",
+        "stream, rounds, messages Hz, expected Hz, median age s, 99 % age s, largest age s, allowed s",
+        streams,
+    )
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from dagger_ros.dagger import verify
+
+    problems = []
+    for path, problem in verify(options.run_folder):
+        print(f"{path}: {'not as it was written' if problem else 'ok'}", flush=True)
+        problems.append(problem)
+    wrong = list(filter(None, problems))
+    print(f"{len(problems) - len(wrong)} of {len(problems)} parts are as they were written")
+    if wrong:
+        raise DaggerError("\n".join(dict.fromkeys(wrong)))
+
+
+def _recover(options: argparse.Namespace) -> None:
+    from dagger_ros.dataset import finish_round, manifest_sha256, recover_episode, unfinished_episodes
+
+    if not options.folder.is_dir():
+        raise DaggerError(f"{options.folder}: expected the folder of a run or a round; there is none")
+    if not any(options.folder.rglob("episodes")):
+        raise DaggerError(f"{options.folder}: expected the folder of a run or a round, with episodes; there are none")
+    unfinished = unfinished_episodes(options.folder)
+    rounds: dict[Path, Contract] = {}
+    problems = []
+    for folder in unfinished:
+        try:
+            done = recover_episode(folder)
+        except (DaggerError, OSError) as error:
+            problems.append(str(error))
+            continue
+        rounds[folder.parent.parent] = done.contract
+        lost = f"; {done.lost_bytes} bytes behind byte {done.whole_bytes} are lost" if done.lost_bytes else ""
+        print(f"{folder}: {sum(done.info.messages.values())} messages, {done.seconds:.1f} s{lost}")
+    for folder, contract in rounds.items():
+        trained = (
+            "; a policy that was trained on the manifest before does not know of them"
+            if manifest_sha256(folder)
+            else ""
+        )
+        print(f"{folder}: {len(finish_round(folder, contract).episodes)} episodes in its manifest{trained}")
+    if not unfinished:
+        print(
+            f"{options.folder}: nothing to recover, every episode has its episode.json; `dagger-ros verify` reads more"
+        )
+    if problems:
+        raise DaggerError("\n".join(problems))
