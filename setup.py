@@ -22,12 +22,15 @@ COMMANDS = {"dagger-ros": "dagger_ros.cli:main"}
 
 # Not rclpy and the message packages: they come with ROS 2, or from the wheels that tools/env.py installs.
 REQUIRES = [
+    "av>=12",
+    "h5py>=3.8",
     "jinja2>=3.1",
     "matplotlib>=3.6",
     "mcap>=1.6",
     "mujoco>=3.3,<5",
     "numpy>=1.22",
     "pillow>=9.1",
+    "pyarrow>=14",
     "pydantic>=2.6,<3",
     "pyyaml>=5.4",
     "rich>=12.5",
