@@ -54,7 +54,7 @@ class DecisionWriter:
     """Fills one preallocated GateDecision from rows.
 
     Args:
-        message: An empty `dagger_ros/msg/GateDecision`.
+        message: An empty `dagger_ros/msg/GateDecision`, of rclpy or of a bag's reader, whose vectors are numpy arrays.
         row: Any row of the layout, for the sizes.
         contract_sha256: Stands in every message.
     """
@@ -63,7 +63,8 @@ class DecisionWriter:
         self.message = message
         message.contract_sha256 = contract_sha256
         for name in _VECTORS:
-            setattr(message, name, row[name].tolist())
+            is_array = isinstance(getattr(message, name), np.ndarray)
+            setattr(message, name, row[name].copy() if is_array else row[name].tolist())
         self._views = [(name, np.asarray(getattr(message, name))) for name in _VECTORS]
 
     def fill(self, row: Row, reasons_text: str) -> Any:

@@ -1,9 +1,10 @@
 """Reads and writes what was recorded: bags of messages, and rounds of episodes with their provenance."""
 
 from dagger_ros.dataset.acts import ActLog, act_of
-from dagger_ros.dataset.bag import BagWriter, RecordedTopic, read_rows
+from dagger_ros.dataset.bag import BagWriter, RecordedTopic
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
 from dagger_ros.dataset.inspect import RoundView, inspect_rounds
+from dagger_ros.dataset.offline import write_rows
 from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes
 from dagger_ros.dataset.rounds import (
     Round,
@@ -20,6 +21,7 @@ from dagger_ros.dataset.rounds import (
     training_episodes,
     verify_round,
 )
+from dagger_ros.dataset.rows import read_rows
 
 __all__ = [
     "ActLog",
@@ -48,4 +50,5 @@ __all__ = [
     "unfinished_episodes",
     "verify_round",
     "write_episode",
+    "write_rows",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class EpisodeInfo:
         messages: Messages in the bag, by topic.
         acts: What the operator did at the pad, in order: stamp_ns, act, and reason or failure where it has one.
         recovered: The recorder did not finish it: its end may be missing.
+        imported: Of a bag that was recorded elsewhere: its `path`, and `sha256` of each file by name; empty: of none.
     """
 
     round: int
@@ -56,6 +57,7 @@ class EpisodeInfo:
     messages: dict[str, int]
     acts: list[dict[str, Any]]
     recovered: bool = False
+    imported: dict[str, Any] = field(default_factory=dict)
     schema: str = _SCHEMA
 
 
