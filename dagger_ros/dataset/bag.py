@@ -1,4 +1,4 @@
-"""Bags: serialized messages in, rows out. A bag is a rosbag2 folder with MCAP inside."""
+"""Writes bags of serialized messages. A bag is a rosbag2 folder with MCAP inside."""
 
 from __future__ import annotations
 
@@ -13,19 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from mcap.writer import Writer
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from dagger_ros.contract import NEVER_NS, Act, DaggerError, RowLayout, read_decision
+from dagger_ros.contract import NEVER_NS, DaggerError
 from dagger_ros.contract.files import sync_folder, write_file
-from dagger_ros.dataset.acts import undo
 
-__all__ = ["ABOUT_BAG", "ACT", "DECISION", "BagWriter", "RecordedTopic", "part_of", "read_rows", "typestore_of"]
+__all__ = ["ABOUT_BAG", "ACT", "DECISION", "BagWriter", "RecordedTopic", "part_of", "typestore_of"]
 
 # Name of the record inside a bag that says what is recorded.
 ABOUT_BAG = "dagger_ros"
@@ -238,70 +234,6 @@ def _type_descriptions(types: tuple[str, ...], definitions: tuple[tuple[str, str
     """For each type its definition, with those of the types it uses, and its hash."""
     typestore = typestore_of(definitions)
     return {t: (typestore.generate_msgdef(t, ros_version=2)[0], typestore.hash_rihs01(t)) for t in types}
-
-
-def read_rows(path: Path, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
-    """The rows of a bag: what the supervisor decided, tick by tick.
-
-    Args:
-        path: A rosbag2 folder.
-        layout: Row of the contract that the bag was recorded under.
-
-    Returns:
-        (T,) rows in the order of recording, without the labels that the operator took back.
-
-    Raises:
-        DaggerError: If it is not a whole bag, holds no decisions, or is of another contract.
-    """
-    try:
-        with Reader(path) as reader:
-            connections = [c for c in reader.connections if c.msgtype == DECISION]
-            if not connections:
-                topics = ", ".join(sorted(c.topic for c in reader.connections)) or "nothing"
-                raise DaggerError(f"{path}: expected a topic of type {DECISION} in the bag; it has {topics}")
-            rows, recorded_ns = _decisions(path, reader, connections, layout)
-            undo(rows, np.searchsorted(recorded_ns, _undone_ns(reader), side="right").tolist())
-            return rows
-    except DaggerError:
-        raise
-    except Exception as error:  # what a damaged file makes a decoder raise is not to be listed
-        raise DaggerError(
-            f"{path}: expected a whole rosbag2 folder (MCAP); it is damaged or cut short: {error}"
-        ) from error
-
-
-def _undone_ns(reader: Reader) -> list[int]:
-    """When the operator's wishes to take a correction back were recorded."""
-    connections = [c for c in reader.connections if c.msgtype == ACT]
-    typestore = typestore_of(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
-    stamps = []
-    for _, recorded_ns, data in reader.messages(connections=connections) if connections else ():
-        act: Any = typestore.deserialize_cdr(data, ACT)
-        if act.act == Act.UNDO:
-            stamps.append(recorded_ns)
-    return stamps
-
-
-def _decisions(
-    path: Path, reader: Reader, connections: list[Connection], layout: RowLayout
-) -> tuple[np.ndarray[Any, np.dtype[Any]], list[int]]:
-    """The rows, and when each was recorded, ns."""
-    typestore = typestore_of(tuple(sorted({(c.msgtype, c.msgdef.data) for c in connections})))
-    rows = layout.new(sum(c.msgcount for c in connections))
-    times_ns: list[int] = []
-    for connection, recorded_ns, data in reader.messages(connections=connections):
-        message: Any = typestore.deserialize_cdr(data, connection.msgtype)
-        if message.contract_sha256 != layout.contract.sha256:
-            raise DaggerError(
-                f"{path}: expected decisions under contract {layout.contract.sha256[:12]} ({layout.contract.name}), "
-                f"found {message.contract_sha256[:12]}; frames of different contracts do not mix"
-            )
-        if not read_decision(message, rows[len(times_ns)]):
-            raise DaggerError(f"{path}: decision {len(times_ns)} has vectors of other sizes than its contract says")
-        times_ns.append(recorded_ns)
-    if len(times_ns) != len(rows):
-        raise DaggerError(f"{path}: expected {len(rows)} decisions as the bag's index says, found {len(times_ns)}")
-    return rows, times_ns
 
 
 @cache

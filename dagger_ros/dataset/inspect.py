@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dagger_ros.contract import Contract, Label, RowLayout
-from dagger_ros.dataset.bag import read_rows
 from dagger_ros.dataset.episode import BAG, read_episode
 from dagger_ros.dataset.rounds import Round, check_round, episode_folder
+from dagger_ros.dataset.rows import read_rows
 
 __all__ = ["RoundView", "StreamView", "inspect_rounds", "new_share"]
 

@@ -21,8 +21,8 @@ from dagger_ros import __version__
 from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout
 from dagger_ros.contract.files import write_file
 from dagger_ros.dataset.acts import corrections
-from dagger_ros.dataset.bag import read_rows
 from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, read_episode
+from dagger_ros.dataset.rows import read_rows
 
 __all__ = [
     "EpisodeEntry",

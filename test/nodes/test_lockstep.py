@@ -225,7 +225,7 @@ def test_truncated_bag_is_refused_and_left_as_it_is(round_folder: Path, size: in
     contract = load_contract(contract_path("peg"))
     bag = round_folder / "episodes/000000/bag/bag.mcap"
     bag.write_bytes(bag.read_bytes()[:size])
-    with pytest.raises(DaggerError, match=r"bag: expected a whole rosbag2 folder \(MCAP\); it is damaged or cut short"):
+    with pytest.raises(DaggerError, match=r"bag.mcap: expected a whole bag; it is damaged or cut short at byte"):
         read_rows(bag.parent, RowLayout(contract))
     with pytest.raises(
         DaggerError, match=r"bag.mcap: expected the file that manifest.json names; it is gone or changed"

@@ -1,0 +1,92 @@
+"""A bag as rows: what the supervisor decided, tick by tick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import Act, DaggerError, RowLayout
+from dagger_ros.dataset.acts import undo
+from dagger_ros.dataset.bag import ACT, DECISION, typestore_of
+from dagger_ros.dataset.cdr import fields_of, read_messages
+from dagger_ros.dataset.contents import WHOLE, Contents, RecordedMessages, read_contents
+
+__all__ = ["Rows", "decided_rows", "read_rows", "wanted_for_rows"]
+
+Rows = np.ndarray[Any, np.dtype[Any]]
+_NS_PER_S = 1_000_000_000
+
+
+def read_rows(path: Path, layout: RowLayout) -> Rows:
+    """The rows of a bag.
+
+    Args:
+        path: A rosbag2 folder.
+        layout: Row of the contract that the bag was recorded under.
+
+    Returns:
+        (T,) rows in the order of recording, without the labels that the operator took back.
+
+    Raises:
+        DaggerError: If it is not a whole bag, holds no decisions, or is of another contract.
+    """
+    return decided_rows(read_contents(path, wanted_for_rows), layout)[0]
+
+
+def wanted_for_rows(_topic: str, type_: str) -> int:
+    """What `decided_rows` needs of a bag, for `read_contents`."""
+    return WHOLE if type_ in (DECISION, ACT) else 0
+
+
+def decided_rows(contents: Contents, layout: RowLayout) -> tuple[Rows, RecordedMessages]:
+    """The same of a bag that was read as `wanted_for_rows` says.
+
+    Returns:
+        (T,) rows, and the messages that they were made of.
+    """
+    decisions, acts = contents.of_type(DECISION), contents.of_type(ACT)
+    if decisions is None:
+        topics = ", ".join(f"/{topic}" for topic in sorted(contents.counts)) or "nothing"
+        raise DaggerError(f"{contents.path}: expected a topic of type {DECISION} in the bag; it has {topics}")
+    rows = _rows(contents.path, decisions, layout)
+    if acts is not None:
+        typestore = typestore_of(((ACT, acts.definition),))
+        undone = [
+            order
+            for order, data in zip(acts.order.tolist(), acts.data, strict=True)
+            if typestore.deserialize_cdr(data, ACT).act == Act.UNDO  # type: ignore[attr-defined]
+        ]
+        undo(rows, np.searchsorted(decisions.order, undone).tolist())
+    return rows, decisions
+
+
+def _rows(path: Path, decisions: RecordedMessages, layout: RowLayout) -> Rows:
+    fields = fields_of(typestore_of(((DECISION, decisions.definition),)), DECISION)
+    rows = layout.new(len(decisions.data))
+    names = [name for name in layout.dtype.names or () if name != "time_ns"]
+    contract = layout.contract
+    try:
+        for index, values in read_messages(decisions.data, fields):
+            first = values[0]["contract_sha256"].decode("ascii", "replace")
+            if first != contract.sha256:
+                raise DaggerError(
+                    f"{path}: expected decisions under contract {contract.sha256[:12]} ({contract.name}), "
+                    f"found {first[:12]}; frames of different contracts do not mix"
+                )
+            if (values["contract_sha256"] != values[0]["contract_sha256"]).any():
+                raise DaggerError(f"{path}: expected decisions under one contract, found two of them in one bag")
+            rows["time_ns"][index] = values["header.stamp.sec"].astype(np.int64) * _NS_PER_S
+            rows["time_ns"][index] += values["header.stamp.nanosec"]
+            for name in names:
+                if values[name].shape[1:] != rows[name].shape[1:]:
+                    raise DaggerError(
+                        f"{path}: decision {index[0]} has a {name} of another size than its contract says"
+                    )
+                rows[name][index] = values[name]
+    except (ValueError, KeyError) as error:
+        raise DaggerError(
+            f"{path}: expected messages of type {DECISION} as this version knows it; decision {error}"
+        ) from error
+    return rows
