@@ -43,6 +43,7 @@ GRAPH_TOPICS = frozenset(
         "joy",
         "supervisor/decision",
         "supervisor/help",
+        "supervisor/settings",
         "episode",
         "estop",
         "sim/tick",

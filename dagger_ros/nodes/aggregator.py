@@ -42,11 +42,12 @@ _GRAPH_TOPICS = {
     "joy": "sensor_msgs/msg/Joy",
     "supervisor/decision": "dagger_ros/msg/GateDecision",
     "supervisor/help": "dagger_ros/msg/HelpRequest",
+    "supervisor/settings": "dagger_ros/msg/GateSettings",
     "episode": "dagger_ros/msg/EpisodeEvent",
     "sim/tick": "dagger_ros/msg/SimTick",
     "estop": "std_msgs/msg/Bool",
 }
-_LATCHED = ("episode", "supervisor/help")
+_LATCHED = ("episode", "supervisor/help", "supervisor/settings")
 # Less of a stream than this share of its rate is a warning, and less free disk than this.
 _LEAST_RATE, _LEAST_FREE_BYTES = 0.8, 1_000_000_000
 

@@ -13,7 +13,16 @@ from std_srvs.srv import Trigger
 
 from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, Scores, TopicWriter, stamp_ns
 from dagger_ros.control import Deadlines, Inbox
-from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, HelpRequest, OperatorAct, PolicyAction, SimTick
+from dagger_ros.msg import (
+    EpisodeEvent,
+    ExpertAction,
+    GateDecision,
+    HelpRequest,
+    OperatorAct,
+    PolicyAction,
+    SimTick,
+)
+from dagger_ros.msg import GateSettings as GateSettingsMessage
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
@@ -24,13 +33,12 @@ from dagger_ros.supervisor import (
     ROBOT_GATED,
     RULES,
     Event,
-    Gate,
+    GateSettings,
     Limits,
     Reason,
     Response,
     RuleOptions,
     help_words,
-    make_rule,
     next_mode,
     response_bits,
 )
@@ -71,13 +79,6 @@ class SupervisorNode(ContractNode):
         policy = self.parameter(
             "policy", "", "rules that ask for help: folder of the checkpoint with their limits; only its weights drive"
         )
-        if not doubt_limit > 0:
-            raise DaggerError(f"parameter doubt_limit: expected a number > 0 (inf: no limit), got {doubt_limit:g}")
-        if sha256 and len(sha256) != 64:
-            raise DaggerError(f"parameter policy_sha256: expected 64 hex digits or nothing, got {sha256!r}")
-        if noise and not auto_arm:
-            raise DaggerError(f"parameter expert_noise: expected 0 where a person arms the robot, got {noise:g}")
-        options = RuleOptions(beta, budget, noise)
         limits = None
         if rule_name in ROBOT_GATED and self._round > 0:
             if not policy:
@@ -92,14 +93,17 @@ class SupervisorNode(ContractNode):
                     f"or nothing; got {sha256[:12]}"
                 )
             sha256 = about.weights_sha256
-        self._gate = Gate(
-            self.contract,
-            make_rule(rule_name, round_index=self._round, options=options, limits=limits),
+        settings = GateSettings(
+            rule=rule_name,
+            round=self._round,
+            options=RuleOptions(beta, budget, noise),
+            back_ticks=limits.back_ticks if limits else 1,
             auto_arm=auto_arm,
             needs_expert=self._needs_expert,
             doubt_limit=doubt_limit,
-            policy_sha256=sha256.encode(),
+            policy_sha256=sha256,
         )
+        self._gate = settings.make_gate(self.contract, limits)
         self._rows, self._empty = self.layout.new(1), self.layout.new(1)
         self._row = self._rows[0]  # a view
         self._inbox = Inbox(self.layout)
@@ -116,6 +120,9 @@ class SupervisorNode(ContractNode):
         self._decision_publisher = self.create_publisher(GateDecision, "supervisor/decision", self.qos.record)
         self._help = HelpRequest(rule=self._gate.rule.name, answer_s=self.contract.timing.help_answer_s or 0.0)
         self._help_publisher = self.create_publisher(HelpRequest, "supervisor/help", EVENT_QOS)
+        self._settings = GateSettingsMessage(contract_sha256=self.contract.sha256)
+        settings.write(self._settings)
+        self._settings_publisher = self.create_publisher(GateSettingsMessage, "supervisor/settings", EVENT_QOS)
         self.create_subscription(PolicyAction, "policy/action", self._on_policy, self.qos.command)
         self.create_subscription(ExpertAction, "expert/action", self._on_expert, self.qos.command)
         self.create_subscription(Bool, "estop", self._on_estop, self.qos.command)
@@ -126,6 +133,7 @@ class SupervisorNode(ContractNode):
         if self.lockstep:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
+            self._say_settings()
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
@@ -201,7 +209,10 @@ class SupervisorNode(ContractNode):
         if self.lockstep:
             self._episode.started(event)
             return
-        self._inbox.put_recorder(event.event == EpisodeEvent.STARTED, self.monotonic_ns())
+        is_recorded = event.event == EpisodeEvent.STARTED
+        self._inbox.put_recorder(is_recorded, self.monotonic_ns())
+        if is_recorded:
+            self._say_settings()  # each time: a bag that begins later must have them too
         was_recorded = self._episode.episode >= 0
         if self._episode.started(event):
             if self._auto_arm:
@@ -255,6 +266,7 @@ class SupervisorNode(ContractNode):
         if tick.start:
             inbox.request(Event.LOCK)
             self._gate.start_episode(tick.seed)
+            self._say_settings()
         self._ticks = tick.tick
         self._decide(time_ns, time_ns, 0)
 
@@ -282,6 +294,9 @@ class SupervisorNode(ContractNode):
         self._decision_publisher.publish(decision)
         if decision.help != self._help.asked:
             self._ask_for_help(decision)
+
+    def _say_settings(self) -> None:
+        self._settings_publisher.publish(self._settings)
 
     def _ask_for_help(self, decision: Any) -> None:
         """Says that help is asked for, or is not any more."""

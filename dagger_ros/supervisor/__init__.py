@@ -19,6 +19,7 @@ from dagger_ros.supervisor.rules import (
     RuleOptions,
     make_rule,
 )
+from dagger_ros.supervisor.settings import GateSettings
 
 __all__ = [
     "ABOUT",
@@ -37,6 +38,7 @@ __all__ = [
     "Dagger",
     "Event",
     "Gate",
+    "GateSettings",
     "HumanGated",
     "Lazy",
     "Limits",

@@ -18,8 +18,9 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 
-from dagger_ros.msg import EpisodeEvent
+from dagger_ros.msg import EpisodeEvent, GateSettings
 from dagger_ros.nodes.base import message_class
+from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.nodes.supervisor import SupervisorNode
 from dagger_ros.supervisor import Reason
 from rest import PATH, PEG, Rest, rest_of_the_graph
@@ -103,6 +104,21 @@ def test_episode_whose_recorder_is_silent_is_held(rest: Rest, supervisor: Superv
     rest.episode.publish(EpisodeEvent(event=EpisodeEvent.FINISHED, episode=0, seed=4))
     rest.until(lambda: not Reason(rest.decisions[-1].reasons) & Reason.RECORDER_STALE)
     assert rest.decisions[-1].mode == Mode.HOLD
+
+
+def test_what_it_decides_by_is_said_to_who_joins_late_and_with_each_sign_of_an_episode(
+    rest: Rest, supervisor: SupervisorNode
+) -> None:
+    heard: list[GateSettings] = []
+    rest.until(lambda: bool(rest.decisions))
+    rest.node.create_subscription(GateSettings, "supervisor/settings", heard.append, EVENT_QOS)
+    rest.until(lambda: len(heard) == 1)
+    assert (heard[0].rule, heard[0].round, heard[0].contract_sha256) == ("hg", 1, PEG.sha256)
+    assert not heard[0].auto_arm
+    for count in (2, 3):  # the aggregator repeats it
+        rest.episode.publish(EpisodeEvent(event=EpisodeEvent.STARTED, episode=0, seed=4))
+        rest.until(lambda count=count: len(heard) == count)
+    assert heard[0] == heard[1] == heard[2]
 
 
 def test_parameter_cannot_be_changed_while_the_node_runs(rest: Rest, supervisor: SupervisorNode) -> None:
