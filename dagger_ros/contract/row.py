@@ -134,6 +134,16 @@ class RowLayout:
         stream = list(self.contract.streams.values())[index]
         return np.dtype(MESSAGE_TYPES[stream.type].wire_dtype)
 
+    def meaning(self) -> dict[str, str]:
+        """What each stream and the action hold, in words: rows mean the same under layouts where all of it is equal."""
+        parts = {
+            f"streams.{name}": f"{', '.join(s.dimensions)} [{s.unit}]{', privileged' if s.privileged else ''}"
+            for name, s in self.contract.streams.items()
+        }
+        action = self.contract.action
+        dimensions = ", ".join(f"{d.name} [{d.unit}]" for d in action.dimensions_)
+        return parts | {"action": f"{action.interface.value} of {dimensions}"}
+
     def columns(self) -> tuple[str, ...]:
         """Name of each value of `observation`, as `stream.field`."""
         return tuple(

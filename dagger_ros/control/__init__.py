@@ -2,8 +2,19 @@
 
 from dagger_ros.control.clock import Deadlines
 from dagger_ros.control.inbox import Inbox
-from dagger_ros.control.replay import replay
-from dagger_ros.control.streams import NewestStreams
+from dagger_ros.control.replay import Replayed, label_again, propose_again, replay
+from dagger_ros.control.streams import GAP_PERIODS, NewestStreams
 from dagger_ros.control.tick import ControlTick, newest_ns
 
-__all__ = ["ControlTick", "Deadlines", "Inbox", "NewestStreams", "newest_ns", "replay"]
+__all__ = [
+    "GAP_PERIODS",
+    "ControlTick",
+    "Deadlines",
+    "Inbox",
+    "NewestStreams",
+    "Replayed",
+    "label_again",
+    "newest_ns",
+    "propose_again",
+    "replay",
+]

@@ -14,7 +14,8 @@ import yaml
 from mcap.records import Channel, Chunk, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
-from dagger_ros.contract import Act, Contract, DaggerError, parse_contract
+from dagger_ros.contract import Act, Contract, DaggerError
+from dagger_ros.dataset.about import BagAbout, parse_about
 from dagger_ros.dataset.acts import ActLog
 from dagger_ros.dataset.bag import ABOUT_BAG, ACT, DECISION, BagWriter, RecordedTopic, part_of, typestore_of
 from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, write_episode
@@ -134,6 +135,7 @@ class _Contents:
 
     source: Path
     about: dict[str, str] = field(default_factory=dict)
+    said: BagAbout | None = None
     schemas: dict[int, Schema] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -144,9 +146,9 @@ class _Contents:
 
     def take(self, record: McapRecord) -> None:
         """One record of the file."""
-        if isinstance(record, Metadata) and record.name == ABOUT_BAG and "contract" in record.metadata:
-            self.about = dict(record.metadata)
-            self.contract = parse_contract(self.about["contract"], source=f"the contract in {self.source}")
+        if isinstance(record, Metadata) and record.name == ABOUT_BAG:
+            self.about, self.said = dict(record.metadata), parse_about(record.metadata, self.source)
+            self.contract = self.said.contract
             self.log = ActLog(self.contract)
         elif isinstance(record, Schema):
             self.schemas[record.id] = record
@@ -195,24 +197,20 @@ class _Contents:
         Raises:
             DaggerError: If there is nothing that could be learned from.
         """
-        if not self.about:
-            raise DaggerError(
-                f"{self.source}: expected a bag that says what it is of (metadata {ABOUT_BAG}), found nothing; it was "
-                "recorded by an older version, or damaged at its beginning"
-            )
+        said = self.said or parse_about({}, self.source)
         if self.decision is None:
             raise DaggerError(f"{self.source}: expected at least one decision in the bag, found none to learn from")
         decision, end = self._decoded(self.decision, DECISION), self.log.end
         return EpisodeInfo(
-            round=int(self.about["round"]),
-            episode=int(self.about["episode"]),
-            seed=int(self.about["seed"]),
-            rule=self.about["rule"],
+            round=said.round,
+            episode=said.episode,
+            seed=said.seed,
+            rule=said.rule,
             contract_sha256=self.contract.sha256,
             policy=decision.policy,
             policy_sha256=decision.policy_sha256,
             operator_id=decision.operator_id,
-            started_ns=int(self.about["started_ns"]),
+            started_ns=said.started_ns,
             finished_ns=self.last_ns,
             success=end is not None and end.act == Act.SUCCESS,
             failure="" if end is None else end.failure,

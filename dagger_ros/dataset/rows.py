@@ -40,8 +40,13 @@ def wanted_for_rows(_topic: str, type_: str) -> int:
     return WHOLE if type_ in (DECISION, ACT) else 0
 
 
-def decided_rows(contents: Contents, layout: RowLayout) -> tuple[Rows, RecordedMessages]:
+def decided_rows(contents: Contents, layout: RowLayout, *, obeys_undo: bool = True) -> tuple[Rows, RecordedMessages]:
     """The same of a bag that was read as `wanted_for_rows` says.
+
+    Args:
+        contents: Of the bag.
+        layout: As for `read_rows`.
+        obeys_undo: False: as the supervisor decided them, with the labels that the operator took back later.
 
     Returns:
         (T,) rows, and the messages that they were made of.
@@ -51,7 +56,7 @@ def decided_rows(contents: Contents, layout: RowLayout) -> tuple[Rows, RecordedM
         topics = ", ".join(f"/{topic}" for topic in sorted(contents.counts)) or "nothing"
         raise DaggerError(f"{contents.path}: expected a topic of type {DECISION} in the bag; it has {topics}")
     rows = _rows(contents.path, decisions, layout)
-    if acts is not None:
+    if obeys_undo and acts is not None:
         typestore = typestore_of(((ACT, acts.definition),))
         undone = [
             order

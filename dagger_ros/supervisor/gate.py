@@ -146,14 +146,14 @@ class Gate:
     def go_on_from(self, row: Row) -> None:
         """Takes a decided row as the gate's own last tick: how a recorded run is joined in the middle.
 
-        What does not stand in a row is taken to be the safe one: a held robot waits for a person.
+        What does not stand in a row is taken to be the safe one: a held robot waits for a person, if one arms it.
         """
         fields = self._layout.fields(row)
         self.mode = Mode(fields["mode"])
         intent = fields["expert_intent"]
         self._view.read(fields, takeover=bool(intent & _WANTS_TAKEOVER), labels=bool(intent & _WANTS_LABEL))
         self._view.driving_sha256 = self._view.sha256 if self.mode is Mode.POLICY else b""
-        self._waits_for_person = self.mode is Mode.HOLD
+        self._waits_for_person = self.mode is Mode.HOLD and not self._auto_arm
         self._was_outside = bool(fields["reasons"] & _WORKSPACE)
         self._driver = self.mode if self.mode in (Mode.POLICY, Mode.EXPERT) else None
         self._interventions, self._begins = fields["intervention"], False

@@ -683,6 +683,16 @@ def joined(bench: Bench, row: Any) -> Bench:
     return other
 
 
+@pytest.mark.parametrize(("auto_arm", "mode"), [(True, Mode.POLICY), (False, Mode.HOLD)])
+def test_robot_that_was_held_when_the_record_began_goes_on_where_nobody_arms_it(auto_arm: bool, mode: Mode) -> None:
+    bench = Bench(auto_arm=auto_arm)
+    row = bench.row()
+    row["mode"], row["executed_action"] = Mode.HOLD, 0.0
+    bench.gate.go_on_from(row)
+    bench.now_ns += PERIOD_NS
+    assert bench.drive(resume=True)["mode"] == mode
+
+
 @pytest.mark.parametrize("contract", [PEG, position_contract()], ids=["velocity", "position"])
 @pytest.mark.parametrize("mode", [Mode.LOCKED, Mode.HOLD, Mode.POLICY, Mode.EXPERT, Mode.ESTOP])
 def test_gate_goes_on_from_a_recorded_row(contract: Contract, mode: Mode) -> None:
