@@ -1,7 +1,7 @@
 """Reads a task contract (YAML) and gives what everything else is derived from: streams, limits, the row, its hash."""
 
 from dagger_ros.contract.codes import Act, ExpertIntent, Intent, InterventionReason, Label, Mode
-from dagger_ros.contract.decision import DecisionWriter, read_decision
+from dagger_ros.contract.decision import DecisionWriter, mode_of, read_decision
 from dagger_ros.contract.errors import ContractError, DaggerError, Problem
 from dagger_ros.contract.joystick import Joystick
 from dagger_ros.contract.load import load_contract, parse_contract
@@ -37,6 +37,7 @@ __all__ = [
     "StreamReader",
     "TopicWriter",
     "load_contract",
+    "mode_of",
     "parse_contract",
     "read_decision",
     "stamp_from_ns",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from dagger_ros.contract.messages import stamp_from_ns, stamp_ns
 from dagger_ros.contract.row import Row
 from dagger_ros.contract.scores import Scores
 
-__all__ = ["DecisionWriter", "read_decision"]
+__all__ = ["DecisionWriter", "mode_of", "read_decision"]
 
 _VECTORS = (
     "observation",
@@ -114,3 +115,24 @@ def read_decision(message: Any, row: Row) -> bool:
     for name in _STRINGS:
         row[name] = getattr(message, name).encode("ascii", "replace")
     return True
+
+
+def mode_of(data: bytes) -> int:
+    """Who drives, of a serialized GateDecision, without decoding the rest of it.
+
+    Args:
+        data: CDR with its header of 4 bytes, as it is on the wire and in a bag.
+
+    Returns:
+        As in `Mode`, if the writer knows it.
+
+    Raises:
+        struct.error, IndexError: If the bytes end before it.
+    """
+    order = "<" if data[1] else ">"
+    # Fields are aligned from behind the CDR header: stamp (8), frame_id (length with its NUL, bytes), tick (8, aligned to
+    # 8), monotonic_ns (8), contract_sha256 (length, bytes), mode.
+    (frame_id,) = struct.unpack_from(f"{order}I", data, 12)
+    tick = 4 + -(-(12 + frame_id) // 8) * 8
+    (sha256,) = struct.unpack_from(f"{order}I", data, tick + 16)
+    return int(data[tick + 20 + sha256])
