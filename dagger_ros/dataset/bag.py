@@ -88,17 +88,18 @@ class BagWriter:
     ) -> None:
         self._path, self._part = path, part_of(path)
         self._topics = topics
-        if path.exists():
-            raise DaggerError(f"{path}: expected no bag of this name yet; there is one, and it is left as it is")
         self._types = _type_descriptions(
             tuple(sorted({t.type for t in topics.values()})), tuple(sorted(definitions.items()))
         )
         self.counts = dict.fromkeys(topics, 0)
-        self._first_ns, self._last_ns = 0, 0
+        self._first_ns: int | None = None
+        self._last_ns = 0
         self._disk = ThreadPoolExecutor(1, "fsync")
         self._synced: Future[None] | None = None
         self._sync_ns = NEVER_NS  # until the first message
         try:
+            if path.exists():
+                raise DaggerError(f"{path}: expected no bag of this name yet; there is one, and it is left as it is")
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
             self._file = (self._part / f"{path.name}.mcap").open("wb")
@@ -134,10 +135,20 @@ class BagWriter:
             OSError: If the disk does not take it, or did not take what came before.
         """
         self._writer.add_message(self._channels[topic], time_ns, data, time_ns)
-        if self._sync_ns == NEVER_NS:
-            self._first_ns = time_ns
+        self._first_ns = time_ns if self._first_ns is None else min(self._first_ns, time_ns)
         self.counts[topic] += 1
         self._last_ns = max(self._last_ns, time_ns)
+        self.sync(time_ns)
+
+    def sync(self, time_ns: int) -> None:
+        """Gets what was written onto the disk where it is time to; to be called while nothing is written.
+
+        Args:
+            time_ns: On the clock of the messages, ns.
+
+        Raises:
+            OSError: If the disk did not take what came before, or the bag is not in its place any more.
+        """
         if self._sync_ns == NEVER_NS or abs(time_ns - self._sync_ns) >= _SYNC_NS:
             self._sync_ns = time_ns
             self._sync()
@@ -145,6 +156,7 @@ class BagWriter:
     def _sync(self) -> None:
         """Gets what there is onto the disk, without waiting for it: a slow one must not hold up the messages."""
         self._writer.flush()
+        os.stat(self._file.name)  # a file without a name takes what it is given, and is gone when it is closed
         if self._synced is not None:
             if not self._synced.done():
                 return
@@ -183,8 +195,9 @@ class BagWriter:
     def _metadata(self) -> dict[str, Any]:
         """What rosbag2 keeps beside a bag, in its version 9."""
         count = sum(self.counts.values())
-        start = {"nanoseconds_since_epoch": self._first_ns}
-        duration = {"nanoseconds": self._last_ns - self._first_ns}
+        first_ns = self._first_ns or 0
+        start = {"nanoseconds_since_epoch": first_ns}
+        duration = {"nanoseconds": self._last_ns - first_ns}
         name = f"{self._path.name}.mcap"
         topics = [
             {

@@ -38,6 +38,7 @@ class EpisodeInfo:
         messages: Messages in the bag, by topic.
         acts: What the operator did at the pad, in order: stamp_ns, act, and reason or failure where it has one.
         recovered: The recorder did not finish it: its end may be missing.
+        keep: What the recorder kept, as its parameter says: `all`, or `corrections` with what came shortly before.
         imported: Of a bag that was recorded elsewhere: its `path`, and `sha256` of each file by name; empty: of none.
     """
 
@@ -57,6 +58,7 @@ class EpisodeInfo:
     messages: dict[str, int]
     acts: list[dict[str, Any]]
     recovered: bool = False
+    keep: str = "all"
     imported: dict[str, Any] = field(default_factory=dict)
     schema: str = _SCHEMA
 

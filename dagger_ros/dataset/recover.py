@@ -158,7 +158,7 @@ class _Contents:
         elif isinstance(record, Message):
             channel = self.channels[record.channel_id]
             self.counts[self.topic(channel)] += 1
-            self.last_ns = record.log_time
+            self.last_ns = max(self.last_ns, record.log_time)
             type_ = self.type(channel)
             if type_ == DECISION:
                 self.decision = record.data
@@ -218,6 +218,7 @@ class _Contents:
             messages=self.counts,
             acts=self.log.acts,
             recovered=True,
+            keep=self.about.get("keep", "all"),
         )
 
     def _decoded(self, data: bytes, type_: str) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 from rclpy.serialization import deserialize_message
 
-from dagger_ros.contract import NEVER_NS, Act, DaggerError, stamp_from_ns, stamp_ns
+from dagger_ros.contract import Act, DaggerError, stamp_from_ns, stamp_ns
 from dagger_ros.dataset import (
     ActLog,
     BagWriter,
@@ -25,12 +28,14 @@ from dagger_ros.dataset import (
     write_episode,
 )
 from dagger_ros.dataset.acts import ENDS
+from dagger_ros.dataset.corrections import CorrectionFilter, Received
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, OperatorAct, SimTick
 from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, run_node
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.nodes.share import message_definition
 from dagger_ros.nodes.spin import poll
+from dagger_ros.nodes.traffic import Traffic
 from dagger_ros.srv import ResetSim, StartEpisode, StopEpisode
 
 __all__ = ["AggregatorNode", "main"]
@@ -48,8 +53,10 @@ _GRAPH_TOPICS = {
     "estop": "std_msgs/msg/Bool",
 }
 _LATCHED = ("episode", "supervisor/help", "supervisor/settings")
-# Less of a stream than this share of its rate is a warning, and less free disk than this.
-_LEAST_RATE, _LEAST_FREE_BYTES = 0.8, 1_000_000_000
+# Kept whoever drives: few and small, and they say how an episode ended and what was taken back.
+_ALWAYS_KEPT = (*_LATCHED, "expert/act")
+# Less free disk than this is a warning.
+_LEAST_FREE_BYTES = 1_000_000_000
 
 
 class AggregatorNode(ContractNode):
@@ -65,14 +72,18 @@ class AggregatorNode(ContractNode):
             -1,
             "run episodes in simulation: reset it with this seed, then the next; -1: do not",
         )
-        if not out:
+        self._keep = self.parameter(
+            "keep", "all", "all: whole episodes; corrections: what the expert drove, and what came shortly before"
+        )
+        self._before_s = self.parameter(
+            "before_takeover_s", 2.0, "with keep: corrections, so much before each takeover is kept too, s"
+        )
+        problem = _problem_of(out, self._keep, self._before_s)
+        if problem:
             self.destroy_node()
-            raise DaggerError("aggregator: expected the parameter 'out' (folder of the round), got nothing")
+            raise DaggerError(f"aggregator: expected {problem}")
         self._out = Path(out)
         self._contract_text = Path(self.contract_path).read_text(encoding="utf-8")
-        if self._out.exists() and not self._out.is_dir():
-            self.destroy_node()
-            raise DaggerError(f"aggregator: expected a folder for the parameter 'out', got the file {out}")
         left = len(unfinished_episodes(self._out))
         if left:
             self.get_logger().warning(
@@ -85,13 +96,12 @@ class AggregatorNode(ContractNode):
             self.contract.timing.control_rate_hz,
             self.contract.recorder_max_age_s,
         )
-        # When each of them was last received, on the monotonic clock, and what was recorded at the last verdict.
-        self._heard_ns = dict.fromkeys(self._needed, NEVER_NS)
-        self._at_verdict: tuple[int, dict[str, int]] = (0, {})
         self._bag: BagWriter | None = None
         self._episode, self._seed, self._started_ns = -1, -1, 0
         self._sim_ns = 0
-        self._last_decision: bytes | None = None
+        # Of the open episode: the newest decision, how many there were, and what is kept; None: everything.
+        self._last_decision, self._decisions = b"", 0
+        self._filter: CorrectionFilter | None = None
         self._problem = ""
         self._acts = ActLog(self.contract)
         self._next_seed = next_seed
@@ -103,6 +113,7 @@ class AggregatorNode(ContractNode):
         self._events = self.create_publisher(EpisodeEvent, "episode", EVENT_QOS)
         self._event = EpisodeEvent(event=EpisodeEvent.IDLE, round=self._round, episode=-1, seed=-1)
         self._topics = self._subscribe()
+        self._traffic = Traffic(self._topics, self._needed)
         own = [type_ for type_ in _GRAPH_TOPICS.values() if type_.startswith("dagger_ros/")]
         self._definitions = {type_: message_definition(type_) for type_ in own}
         self.create_service(StartEpisode, "~/start_episode", self._on_start)
@@ -115,40 +126,18 @@ class AggregatorNode(ContractNode):
         if self._problem:
             return LEVEL_ERROR, self._problem, {}
         free = _free_bytes(self._out)
-        values: dict[str, object] = {"out": self._out, "free_gb": f"{free * 1e-9:.1f}"}
+        values: dict[str, object] = {"out": self._out, "keep": self._keep, "free_gb": f"{free * 1e-9:.1f}"}
         words = [] if free > _LEAST_FREE_BYTES else [f"only {free * 1e-6:.0f} MB are free for {self._out}"]
         if self._bag is None:
-            self._at_verdict = (0, {})
             return LEVEL_WARN if words else LEVEL_OK, ", ".join(["not recording", *words]), values
-        words += self._slow_streams(self._bag.counts)
+        if not self.lockstep:  # there time is the simulation's, and who writes waits for who reads
+            rates_hz, slow = self._traffic.measure(self.monotonic_ns())
+            lost = {topic: count for topic, count in self._traffic.lost.items() if count}
+            words += [*slow, *(f"{count} messages of {topic} were lost" for topic, count in lost.items())]
+            values["lost"] = sum(lost.values())
+            values |= {f"{topic} rate_hz": f"{rate_hz:.1f}" for topic, rate_hz in rates_hz.items()}
         text = ", ".join([f"recording episode {self._episode}", *words])
         return LEVEL_WARN if words else LEVEL_OK, text, values | self._bag.counts
-
-    def _slow_streams(self, counts: Mapping[str, int]) -> list[str]:
-        """What came less often than it should, since the last verdict."""
-        (since_ns, before), now_ns = self._at_verdict, self.monotonic_ns()
-        self._at_verdict = (now_ns, dict(counts))
-        if not before or self.lockstep:  # in lockstep time is the simulation's
-            return []
-        seconds = (now_ns - since_ns) * 1e-9
-        words = []
-        for topic, (rate_hz, _) in self._needed.items():
-            came, due = counts[topic] - before[topic], rate_hz * seconds
-            if came < _LEAST_RATE * due - 1:  # one may come right behind
-                words.append(f"{topic} comes at {came / seconds:.1f} Hz, expected {rate_hz:g} Hz")
-        return words
-
-    def _missing(self) -> list[str]:
-        """What is too old to begin with."""
-        words, now_ns = [], self.monotonic_ns()
-        for topic, (_, max_age_s) in self._needed.items():
-            heard_ns = self._heard_ns[topic]
-            age_s = (now_ns - heard_ns) * 1e-9
-            if heard_ns == NEVER_NS:
-                words.append(f"{topic} was never received")
-            elif age_s > max_age_s:
-                words.append(f"{topic} was received {age_s:.2f} s ago, at most {max_age_s:g} s are allowed")
-        return words
 
     def shut_down(self) -> None:
         """Finishes an open episode as a failed one, since nobody said that it succeeded, and writes the manifest."""
@@ -168,11 +157,33 @@ class AggregatorNode(ContractNode):
             Its index within the round.
 
         Raises:
-            DaggerError: If one is open, or the folder cannot be written.
+            DaggerError: If one is open, or the folder cannot be written, which is logged and stands on /diagnostics.
         """
         if self._bag is not None:
             raise DaggerError(f"episode {self._episode} is being recorded; stop it first")
-        taken = [int(p.name) for p in (self._out / "episodes").glob("[0-9]*")]
+        try:
+            self._bag = self._open(seed)
+        except DaggerError as error:
+            self._problem = str(error)
+            self.get_logger().error(self._problem, throttle_duration_sec=10.0)
+            raise
+        self._last_decision, self._decisions, self._problem, self._acts = b"", 0, "", ActLog(self.contract)
+        self._filter = None
+        if self._keep == "corrections":
+            self._filter = CorrectionFilter(
+                decisions="supervisor/decision", always=_ALWAYS_KEPT, before_ns=round(self._before_s * 1e9)
+            )
+        self._traffic.begin()
+        self._first_tick = self._last_tick = None
+        self._announce(EpisodeEvent.STARTED)
+        return self._episode
+
+    def _open(self, seed: int) -> BagWriter:
+        episodes = self._out / "episodes"
+        try:
+            taken = [int(p.name) for p in episodes.glob("[0-9]*")]
+        except OSError as error:
+            raise DaggerError(f"{episodes}: expected a folder that can be written; {error}") from error
         self._episode = max(taken, default=-1) + 1
         self._seed, self._started_ns = seed, self._now_ns()
         about = {
@@ -181,20 +192,16 @@ class AggregatorNode(ContractNode):
             "episode": str(self._episode),
             "seed": str(seed),
             "rule": self._rule,
+            "keep": self._keep,
             "started_ns": str(self._started_ns),
         }
-        path = episode_folder(self._out, self._episode) / BAG
-        self._bag = BagWriter(path, self._topics, self._definitions, about)
-        self._last_decision, self._problem, self._acts = None, "", ActLog(self.contract)
-        self._first_tick = self._last_tick = None
-        self._announce(EpisodeEvent.STARTED)
-        return self._episode
+        return BagWriter(episode_folder(self._out, self._episode) / BAG, self._topics, self._definitions, about)
 
     def stop(self, *, success: bool, failure: str, metric: float, discard: bool = False) -> bool:
         """Finishes the bag and writes episode.json beside it.
 
         Returns:
-            Whether the episode was kept; one without a decision is not.
+            Whether the episode was kept; one without a decision in its bag is not.
 
         Raises:
             DaggerError: If none is open, the failure is not one of the contract's, or the disk does not take it.
@@ -205,9 +212,10 @@ class AggregatorNode(ContractNode):
             labels = ", ".join(self.contract.task.failure_labels)
             raise DaggerError(f"failure: expected one of {labels}, got {failure!r}")
         bag, self._bag = self._bag, None
-        if discard or self._last_decision is None:
+        if discard or not bag.counts["supervisor/decision"]:
             bag.discard()
             self._announce(EpisodeEvent.DISCARDED)
+            self.get_logger().info(self._discarded(asked=discard))
             return False
         decision = deserialize_message(self._last_decision, GateDecision)
         info = EpisodeInfo(
@@ -226,6 +234,7 @@ class AggregatorNode(ContractNode):
             metric=None if math.isnan(metric) else metric,
             messages=bag.counts,
             acts=self._acts.acts,
+            keep=self._keep,
         )
         try:
             bag.close()
@@ -235,6 +244,12 @@ class AggregatorNode(ContractNode):
             raise DaggerError(self._problem) from error
         self._announce(EpisodeEvent.FINISHED, success=success, failure=failure, metric=metric)
         return True
+
+    def _discarded(self, *, asked: bool) -> str:
+        never = self._keep == "corrections" and not asked
+        return f"episode {self._episode} discarded: nothing is kept of it" + (
+            ": the expert never drove" if never else ""
+        )
 
     def _drain(self) -> None:
         while poll(self.subscriptions):
@@ -249,22 +264,24 @@ class AggregatorNode(ContractNode):
         topics |= {camera.topic: camera.type for camera in contract.cameras.values()}
         observed = set(topics)
         topics |= {contract.action.topic: contract.action.type, **_GRAPH_TOPICS}
+        if not self.lockstep:  # they come by the clock, and what lockstep records is the same each time
+            topics["diagnostics"] = "diagnostic_msgs/msg/DiagnosticArray"
         recorded = {}
         for topic, type_ in topics.items():
             qos = self.qos.record
             if topic in observed:
-                qos = self.qos.sensor
+                qos = self.qos.recorded_sensor(self._needed[topic][0])
             elif topic in _LATCHED:
                 qos = EVENT_QOS
             elif topic in ("joy", "expert/act"):
                 qos = ACT_QOS
-            self.create_subscription(message_class(type_), topic, partial(self._record, topic), qos, raw=True)
+            name = "/diagnostics" if topic == "diagnostics" else topic
+            self.create_subscription(message_class(type_), name, partial(self._record, topic), qos, raw=True)
             recorded[topic] = RecordedTopic(type_, reliable=topic not in observed, latched=topic in _LATCHED)
         return recorded
 
-    def _record(self, topic: str, data: bytes) -> None:
-        if topic in self._heard_ns:
-            self._heard_ns[topic] = self.monotonic_ns()
+    def _record(self, topic: str, data: bytes, info: Mapping[str, Any]) -> None:
+        self._traffic.take(topic, self.monotonic_ns(), info)
         if self._bag is None:
             if topic == "expert/act":
                 self._say_lost(deserialize_message(data, OperatorAct))
@@ -272,14 +289,17 @@ class AggregatorNode(ContractNode):
         # In real time what still comes from before the reset is not of this episode.
         if self._drives_simulation and not self.lockstep and self._first_tick is None:
             return
+        message = Received(topic, self._now_ns(), data)
         try:
-            self._bag.write(topic, self._now_ns(), data)
+            for kept in [message] if self._filter is None else self._filter.take(message):
+                self._bag.write(*kept)
+            self._bag.sync(message.time_ns)
         except OSError as error:
             bag, self._bag = self._bag, None
             self._abandon(bag, error)
             return
         if topic == "supervisor/decision":
-            self._last_decision = data
+            self._last_decision, self._decisions = data, self._decisions + 1
             self._stop_when_complete()
         elif topic == "expert/act":
             self._on_act(deserialize_message(data, OperatorAct))
@@ -303,6 +323,8 @@ class AggregatorNode(ContractNode):
     def _abandon(self, bag: BagWriter, error: OSError) -> None:
         """The disk does not take it: keeps what is there, and says so; nobody else is held up."""
         self._problem = f"recording of episode {self._episode} stopped, its bag is not whole: {error.strerror}"
+        if error.filename:
+            self._problem += f" ({error.filename})"
         self.get_logger().error(self._problem)
         bag.abandon()
         self._announce(EpisodeEvent.DISCARDED)
@@ -322,7 +344,7 @@ class AggregatorNode(ContractNode):
         tick = self._last_tick
         if tick is None or self._bag is None:
             return
-        if self.lockstep and self._bag.counts["supervisor/decision"] < tick.tick - self._first_tick.tick:
+        if self.lockstep and self._decisions < tick.tick - self._first_tick.tick:
             return
         try:
             self.stop(success=tick.success, failure=tick.failure, metric=tick.metric)
@@ -334,10 +356,8 @@ class AggregatorNode(ContractNode):
         if self._reset is not None and self._bag is None and self._reset.service_is_ready():
             try:
                 self.start(self._next_seed)
-            except DaggerError as error:
-                self._problem = str(error)
-                self.get_logger().error(self._problem, throttle_duration_sec=10.0)
-                return
+            except DaggerError:
+                return  # logged, and on /diagnostics; the timer tries again
             self._reset.call_async(ResetSim.Request(seed=self._next_seed))
             self._next_seed += 1
 
@@ -351,7 +371,7 @@ class AggregatorNode(ContractNode):
     def _on_start(self, request: Any, response: Any) -> Any:
         self._drain()  # so that nothing looks old that only waits to be taken
         try:
-            if missing := self._missing():
+            if missing := self._traffic.missing(self.monotonic_ns()):
                 raise DaggerError("expected every observation and the decisions to come in; " + "; ".join(missing))
             response.episode = self.start(request.seed)
             response.success, response.message = True, f"recording episode {self._episode}"
@@ -366,9 +386,7 @@ class AggregatorNode(ContractNode):
                 success=request.success, failure=request.failure, metric=request.metric, discard=request.discard
             )
             response.success = kept or request.discard
-            response.message = f"episode {self._episode} " + (
-                "finished" if kept else "discarded: nothing is kept of it"
-            )
+            response.message = f"episode {self._episode} finished" if kept else self._discarded(asked=request.discard)
         except DaggerError as error:
             response.success, response.message = False, str(error)
         return response
@@ -390,10 +408,30 @@ class AggregatorNode(ContractNode):
         return self._sim_ns if self.lockstep else self.robot_ns()
 
 
+def _problem_of(out: str, keep: str, before_takeover_s: float) -> str:
+    """What is wrong with the parameters, behind `expected`; empty: nothing."""
+    if not out:
+        return "the parameter 'out' (folder of the round), got nothing"
+    if keep not in ("all", "corrections"):
+        return f"all or corrections for the parameter 'keep', got {keep!r}"
+    if not 0 <= before_takeover_s < math.inf:
+        return f"a time of 0 s or more for the parameter 'before_takeover_s', got {before_takeover_s:g}"
+    try:
+        if stat.S_ISDIR(os.stat(out).st_mode):
+            return ""
+    except FileNotFoundError:
+        return ""  # the first episode makes it
+    except OSError as error:
+        return f"a folder that can be written for the parameter 'out', got {out}: {error.strerror}"
+    return f"a folder for the parameter 'out', got the file {out}"
+
+
 def _free_bytes(folder: Path) -> int:
     """Of the disk that a folder is on, or will be."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    return shutil.disk_usage(there).free
+    for there in (folder, *folder.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(there).free
+    return 0
 
 
 def main(args: Sequence[str] | None = None) -> None:

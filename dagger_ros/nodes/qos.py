@@ -7,6 +7,7 @@ graph of several processes could lose its first tick and stand still.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -25,6 +26,8 @@ def _profile(depth: int, *, reliable: bool, kept: bool) -> QoSProfile:
 EVENT_QOS = _profile(1, reliable=True, kept=True)
 # What a hand does: nothing is to be missed, and nothing to be repeated to who joins late.
 ACT_QOS = _profile(10, reliable=True, kept=False)
+# So long the queues of a recorder last.
+_WAIT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class GraphQos:
     def sensor(self) -> QoSProfile:
         """For reading observations."""
         return _profile(10, reliable=self.lockstep, kept=self.lockstep)
+
+    def recorded_sensor(self, rate_hz: float) -> QoSProfile:
+        """For recording observations that come at a rate: nothing is to be missed while the disk makes one wait."""
+        return _profile(max(10, math.ceil(_WAIT_S * rate_hz)), reliable=self.lockstep, kept=self.lockstep)
 
     @property
     def sensor_writer(self) -> QoSProfile:

@@ -24,6 +24,8 @@ def poll(subscriptions: Iterable[Any]) -> int:
     for subscription in subscriptions:
         taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
         if taken is not None:
-            subscription.callback(taken[0])
+            # As rclpy's executors do.
+            informed = subscription._callback_type is subscription.CallbackType.WithMessageInfo
+            subscription.callback(*(taken if informed else taken[:1]))
             count += 1
     return count
