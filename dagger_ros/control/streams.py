@@ -9,12 +9,12 @@ import numpy as np
 from dagger_ros.contract import Row, RowLayout
 from dagger_ros.supervisor import Arrival, Arrivals, Reason
 
-__all__ = ["NewestStreams"]
+__all__ = ["GAP_PERIODS", "NewestStreams"]
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 # Of a stream's period: a stamp so much later than the one before skipped a message.
-_GAP_PERIODS = 1.5
+GAP_PERIODS = 1.5
 
 
 class NewestStreams:
@@ -29,7 +29,7 @@ class NewestStreams:
         self._rows = layout.new(1)
         self._held = self._rows[0]  # a view
         streams = layout.contract.streams.values()
-        self._arrivals = [Arrivals(round(_GAP_PERIODS * 1e9 / s.rate_hz), gaps_count=False) for s in streams]
+        self._arrivals = [Arrivals(round(GAP_PERIODS * 1e9 / s.rate_hz), gaps_count=False) for s in streams]
         self._malformed: set[int] = set()
         self._notes = 0
 
@@ -41,7 +41,7 @@ class NewestStreams:
         self._malformed.clear()
         self._notes = 0
 
-    def put(self, index: int, values: Vector | None, stamp_ns: int, receive_ns: int) -> None:
+    def put(self, index: int, values: Vector | None, stamp_ns: int, receive_ns: int) -> Arrival:
         """Takes one sample.
 
         Args:
@@ -49,12 +49,15 @@ class NewestStreams:
             values: (n,) float64 in the stream's unit; copied. None: the message lacked a field.
             stamp_ns: Header stamp, ns.
             receive_ns: When it came, ns on the monotonic clock.
+
+        Returns:
+            How it stands to the ones before; it is kept if it `counts`.
         """
         arrival = self._arrivals[index].take(stamp_ns)
         if arrival is not Arrival.NEXT:
             self._notes |= int(Reason[f"OBSERVATION_{arrival.name}"])
         if not arrival.counts:
-            return
+            return arrival
         if values is None:
             self._malformed.add(index)
         else:
@@ -62,6 +65,7 @@ class NewestStreams:
         self._layout.stream(self._held, index)[:] = np.nan if values is None else values
         self._held["stamp_ns"][index] = stamp_ns
         self._held["receive_ns"][index] = receive_ns
+        return arrival
 
     def stamp_ns(self, index: int) -> int:
         """Header stamp of the newest sample of a stream, ns; -1: none."""

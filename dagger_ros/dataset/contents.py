@@ -132,7 +132,8 @@ def read_in_turn(path: Path, order: Iterable[int]) -> Iterator[bytes]:
 
     Args:
         path: As for `read_contents`.
-        order: Which ones, as in `RecordedMessages.order`; not decreasing. One may be asked for several times.
+        order: Which ones, as in `RecordedMessages.order`; not decreasing. One that is asked for several times is the
+            same object each time.
 
     Raises:
         DaggerError: If the bag is not whole.
@@ -140,9 +141,11 @@ def read_in_turn(path: Path, order: Iterable[int]) -> Iterator[bytes]:
     asked = iter(order)
     at = next(asked, None)
     for count, (_, _, chunk, begin, end) in enumerate(_Reader(path).messages()):
-        while at == count:
-            yield chunk[begin:end]
-            at = next(asked, None)
+        if at == count:
+            message = chunk[begin:end]
+            while at == count:
+                yield message
+                at = next(asked, None)
         if at is None:
             return
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from dagger_ros import __version__
 from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout
-from dagger_ros.contract.files import write_file
+from dagger_ros.contract.files import file_sha256, inside, write_file
 from dagger_ros.dataset.acts import corrections
 from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, read_episode
 from dagger_ros.dataset.rows import read_rows
@@ -203,7 +203,7 @@ def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo])
                 episode=i,
                 seed=info.seed,
                 split=split_of(contract, info.round, i, info.seed),
-                bag_sha256={f.name: _sha256(f) for f in sorted(bag.iterdir())},
+                bag_sha256={f.name: file_sha256(f) for f in sorted(bag.iterdir())},
                 success=info.success,
                 failure=info.failure,
                 metric=info.metric,
@@ -262,8 +262,8 @@ def check_round(folder: Path, contract: Contract) -> Round:
     manifest = load_round(folder, contract)
     for entry in manifest.episodes:
         for name, sha256 in entry.bag_sha256.items():
-            path = episode_folder(folder, entry.episode) / BAG / name
-            if not path.is_file() or _sha256(path) != sha256:
+            path = inside(episode_folder(folder, entry.episode) / BAG, name)
+            if not path.is_file() or file_sha256(path) != sha256:
                 raise DaggerError(f"{path}: expected the file that {_MANIFEST} names; it is gone or changed")
     return manifest
 
@@ -294,7 +294,7 @@ def verify_round(folder: Path, contract: Contract) -> Round:
 def manifest_sha256(folder: Path) -> str:
     """Hash of a round's manifest, which holds the hashes of its bags; empty: there is none."""
     path = folder / _MANIFEST
-    return _sha256(path) if path.is_file() else ""
+    return file_sha256(path) if path.is_file() else ""
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,3 @@ def labelled_frames(
     """
     rows = np.concatenate([e.rows[e.rows["label_source"] == Label.EXPERT] for e in episodes])
     return rows["observation"], rows["expert_action"]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
