@@ -130,8 +130,8 @@ def mode_of(data: bytes) -> int:
         struct.error, IndexError: If the bytes end before it.
     """
     order = "<" if data[1] else ">"
-    # Fields are aligned from behind the CDR header: stamp (8), frame_id (length with its NUL, bytes), tick (8, aligned to
-    # 8), monotonic_ns (8), contract_sha256 (length, bytes), mode.
+    # Fields are aligned from behind the CDR header: stamp (8), frame_id (length with its NUL, bytes), tick (8, aligned
+    # to 8), monotonic_ns (8), contract_sha256 (length, bytes), mode.
     (frame_id,) = struct.unpack_from(f"{order}I", data, 12)
     tick = 4 + -(-(12 + frame_id) // 8) * 8
     (sha256,) = struct.unpack_from(f"{order}I", data, tick + 16)
