@@ -34,6 +34,7 @@ from dagger_ros.dataset import (
     manifest_sha256,
     round_folder,
     training_episodes,
+    verify_lerobot,
     verify_round,
 )
 from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
@@ -428,6 +429,9 @@ def verify(out: Path) -> Iterator[tuple[Path, str]]:
         if not there:
             break
         checks += there
+    dataset = out / "dataset"
+    if dataset.exists():
+        checks.append((dataset, partial(verify_lerobot, out, out / "contract.yaml", dataset)))
     for path, check in checks:
         try:
             check()

@@ -27,6 +27,21 @@ def add_verbs(verbs: Verbs) -> None:
     recover.add_argument("folder", type=Path, help="of a run, or of a round")
     recover.set_defaults(run=_recover)
 
+    export = verbs.add_parser("export", help="write the rounds of a run as a LeRobotDataset v3.0, or add new ones")
+    export.add_argument("run_folder", metavar="run", type=Path, help="folder with contract.yaml and rounds/")
+    export.add_argument("--out", type=Path, help="folder of the dataset (default: dataset/ of the run)")
+    export.add_argument(
+        "--view",
+        default="labels",
+        choices=("labels", "frames"),
+        help="labels: what is imitated, the frames with an expert's label (default); frames: all of them",
+    )
+    export.add_argument(
+        "--split", default="train", choices=("train", "validation", "stress"), help="of which episodes (default: train)"
+    )
+    export.add_argument("--codec", default="h264", choices=("h264", "av1"), help="of the videos (default: h264)")
+    export.set_defaults(run=_export)
+
 
 def _inspect(options: argparse.Namespace) -> None:
     from dagger_ros.dataset import inspect_rounds
@@ -133,3 +148,27 @@ def _recover(options: argparse.Namespace) -> None:
         )
     if problems:
         raise DaggerError("\n".join(problems))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from dagger_ros.dataset import ExportSettings, View, export_lerobot
+
+    out = options.out or options.run_folder / "dataset"
+    settings = ExportSettings(View(options.view), options.split, options.codec)
+    rounds = export_lerobot(options.run_folder, options.run_folder / "contract.yaml", out, settings)
+    tables()(
+        f"{out}: view {options.view}, split {options.split}",
+        "round, episodes, frames, not in the view, not whole, gaps in streams, files",
+        [
+            (
+                f"{r['round']:03d}",
+                r["episodes"],
+                r["frames"],
+                r["left_out"]["not in the view"],
+                r["left_out"]["not whole"],
+                sum(s["gaps"] for s in r["streams"].values()),
+                len(r["files"]),
+            )
+            for r in rounds
+        ],
+    )

@@ -3,7 +3,11 @@
 from dagger_ros.dataset.acts import ActLog, act_of
 from dagger_ros.dataset.bag import BagWriter, RecordedTopic
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
+from dagger_ros.dataset.foreign import ForeignBag, Reading, StreamReport
+from dagger_ros.dataset.frames import EpisodeFrames, View, read_frames
+from dagger_ros.dataset.imports import import_bag, prepare_import
 from dagger_ros.dataset.inspect import RoundView, inspect_rounds
+from dagger_ros.dataset.lerobot import ExportSettings, export_lerobot, load_columns, verify_lerobot
 from dagger_ros.dataset.offline import write_rows
 from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes
 from dagger_ros.dataset.rounds import (
@@ -26,21 +30,32 @@ from dagger_ros.dataset.rows import read_rows
 __all__ = [
     "ActLog",
     "BagWriter",
+    "EpisodeFrames",
     "EpisodeInfo",
+    "ExportSettings",
+    "ForeignBag",
+    "Reading",
     "RecordedTopic",
     "Recovered",
     "Round",
     "RoundView",
+    "StreamReport",
     "TrainingEpisode",
+    "View",
     "act_of",
     "check_round",
     "episode_folder",
+    "export_lerobot",
     "finish_round",
+    "import_bag",
     "inspect_rounds",
     "labelled_frames",
+    "load_columns",
     "load_round",
     "manifest_sha256",
+    "prepare_import",
     "read_episode",
+    "read_frames",
     "read_rows",
     "recorded_episodes",
     "recover_episode",
@@ -48,6 +63,7 @@ __all__ = [
     "split_of",
     "training_episodes",
     "unfinished_episodes",
+    "verify_lerobot",
     "verify_round",
     "write_episode",
     "write_rows",

@@ -1,0 +1,187 @@
+"""Frames: the control ticks of recorded episodes whose observation was whole, with what each camera saw by then."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import NEVER_NS, Contract, Label, RowLayout
+from dagger_ros.contract.schema import ImageStream
+from dagger_ros.contract.types import MESSAGE_TYPES
+from dagger_ros.control import GAP_PERIODS
+from dagger_ros.dataset.contents import HEAD, Contents, RecordedMessages, read_contents
+from dagger_ros.dataset.episode import BAG, EpisodeInfo, read_episode
+from dagger_ros.dataset.rounds import EpisodeEntry, Round, check_round, episode_folder
+from dagger_ros.dataset.rows import Rows, decided_rows, wanted_for_rows
+from dagger_ros.supervisor import ABOUT, Response
+
+__all__ = ["EpisodeFrames", "StreamQuality", "View", "read_frames"]
+
+_Mask = np.ndarray[Any, np.dtype[np.bool_]]
+_Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+# The supervisor locked the robot because of what it saw: such a tick is no frame.
+_NOT_WHOLE = sum(
+    int(reason)
+    for reason, about in ABOUT.items()
+    if (reason.name or "").startswith("OBSERVATION") and about.response is Response.LOCK
+)
+
+
+class View(str, enum.Enum):
+    """Which frames are asked for."""
+
+    LABELS = "labels"
+    """Those with an expert's label, and nothing else: what is imitated."""
+    FRAMES = "frames"
+    """All of them, whoever drove."""
+
+
+@dataclass(frozen=True)
+class StreamQuality:
+    """How a stream or a camera came, in one episode.
+
+    Args:
+        messages: How many.
+        gaps: Times that the next one came later than one and a half periods after the last, by stamp.
+        missing: Messages that should have come in those gaps.
+        ages_s: At the control ticks, by stamp: the median, the 99th percentile and the largest, s.
+        stale_ticks: Control ticks at which there was nothing, or nothing fresh.
+    """
+
+    messages: int
+    gaps: int
+    missing: int
+    ages_s: tuple[float, float, float]
+    stale_ticks: int
+
+
+@dataclass(frozen=True)
+class EpisodeFrames:
+    """One recorded episode.
+
+    Args:
+        round: It belongs to this one.
+        entry: Of the round's manifest.
+        info: Of its episode.json.
+        bag: Where it lies.
+        rows: (T,) every control tick.
+        whole: (T,) bool, whether everything that the policy and the cameras saw was there and fresh.
+        images: For each camera (T,) int64, which message of the bag (its `order`) was the newest; -1: none.
+        image_stamps_ns: For each camera (T,) int64, its header stamp, ns; -1: none.
+        quality: Of each stream and camera.
+    """
+
+    round: Round
+    entry: EpisodeEntry
+    info: EpisodeInfo
+    bag: Path
+    rows: Rows
+    whole: _Mask
+    images: dict[str, _Integers]
+    image_stamps_ns: dict[str, _Integers]
+    quality: dict[str, StreamQuality]
+
+    def runs(self, view: View) -> list[slice]:
+        """Where the frames of a view lie without a break: one control tick after the other, none left out."""
+        wanted = self.whole if view is View.FRAMES else self.whole & (self.rows["label_source"] == Label.EXPERT)
+        follows = (np.diff(self.rows["tick"]) == 1) & (self.rows["missed_ticks"][1:] == 0)
+        begins = wanted.copy()
+        begins[1:] &= ~(wanted[:-1] & follows)
+        ends = wanted.copy()
+        ends[:-1] &= ~(wanted[1:] & follows)
+        starts, stops = np.flatnonzero(begins).tolist(), np.flatnonzero(ends).tolist()
+        return [slice(a, b + 1) for a, b in zip(starts, stops, strict=True)]
+
+
+def read_frames(
+    folders: Sequence[Path], contract: Contract, splits: Sequence[str] = ("train", "validation", "stress")
+) -> Iterator[EpisodeFrames]:
+    """Reads the episodes of finished rounds.
+
+    Args:
+        folders: Of the rounds.
+        contract: Of all of them.
+        splits: Only the episodes of these.
+
+    Raises:
+        DaggerError: If a round is not finished or of another contract, or a bag is not the one that its manifest names.
+    """
+    layout = RowLayout(contract)
+    for folder in folders:
+        manifest = check_round(folder, contract)
+        for entry in manifest.episodes:
+            if entry.split in splits:
+                yield _episode(manifest, entry, episode_folder(folder, entry.episode), layout)
+
+
+def _episode(manifest: Round, entry: EpisodeEntry, folder: Path, layout: RowLayout) -> EpisodeFrames:
+    contract = layout.contract
+    contents = read_contents(folder / BAG, partial(_wanted, contract))
+    rows, decisions = decided_rows(contents, layout)
+    images: dict[str, _Integers] = {}
+    stamps: dict[str, _Integers] = {}
+    quality = {}
+    for i, (name, stream) in enumerate(contract.streams.items()):
+        received = rows["receive_ns"][:, i] != NEVER_NS
+        stale = ~received | _is_old(rows["time_ns"] - rows["stamp_ns"][:, i], stream.max_age_s, contract)
+        stale |= rows["monotonic_ns"] - rows["receive_ns"][:, i] > round(stream.max_age_s * 1e9)
+        times = _times(contents.topics.get(stream.topic), has_header=MESSAGE_TYPES[stream.type].has_header)
+        quality[name] = _quality(times, stream.rate_hz, rows["time_ns"] - rows["stamp_ns"][:, i], received, stale)
+    whole = (rows["reasons"] & np.uint64(_NOT_WHOLE)) == 0
+    for name, camera in contract.cameras.items():
+        images[name], stamps[name], quality[name] = _seen(contents, camera, decisions, rows, contract)
+        whole &= ~_is_old(rows["time_ns"] - stamps[name], camera.max_age_s, contract) & (images[name] >= 0)
+    return EpisodeFrames(manifest, entry, read_episode(folder), folder / BAG, rows, whole, images, stamps, quality)
+
+
+def _wanted(contract: Contract, topic: str, type_: str) -> int:
+    observed = topic in contract.topics or topic in (camera.topic for camera in contract.cameras.values())
+    return HEAD if observed else wanted_for_rows(topic, type_)
+
+
+def _seen(
+    contents: Contents, camera: ImageStream, decisions: RecordedMessages, rows: Rows, contract: Contract
+) -> tuple[_Integers, _Integers, StreamQuality]:
+    """Which image of a camera had come in before each decision, and its stamp."""
+    messages = contents.topics.get(camera.topic)
+    if messages is None or not messages.data:
+        none = np.full(len(rows), NEVER_NS)
+        return none, none, StreamQuality(0, 0, 0, (np.nan, np.nan, np.nan), len(rows))
+    newest = np.searchsorted(messages.order, decisions.order) - 1
+    all_stamps = messages.stamps_ns()
+    there = newest >= 0
+    stamps = np.where(there, all_stamps[newest], NEVER_NS)
+    ages = rows["time_ns"] - stamps
+    stale = ~there | _is_old(ages, camera.max_age_s, contract)
+    quality = _quality(all_stamps, camera.rate_hz, ages, there, stale)
+    return np.where(there, messages.order[newest], NEVER_NS), stamps, quality
+
+
+def _is_old(ages_ns: _Integers, max_age_s: float, contract: Contract) -> _Mask:
+    """Older than a stream may be, or from further ahead than clocks may differ."""
+    return (ages_ns > round(max_age_s * 1e9)) | (ages_ns < -round(contract.timing.future_tolerance_s * 1e9))
+
+
+def _times(messages: RecordedMessages | None, *, has_header: bool) -> _Integers:
+    """When the messages were made, ns, as far as they say it."""
+    if messages is None:
+        return np.empty(0, np.int64)
+    return messages.stamps_ns() if has_header else messages.times_ns
+
+
+def _quality(times_ns: _Integers, rate_hz: float, ages_ns: _Integers, there: _Mask, stale: _Mask) -> StreamQuality:
+    periods = np.diff(times_ns) * 1e-9 * rate_hz
+    gaps = periods[periods > GAP_PERIODS]
+    ages = (np.nan, np.nan, np.nan)
+    if there.any():
+        p50, p99, worst = np.percentile(ages_ns[there] * 1e-9, [50, 99, 100]).tolist()
+        ages = (p50, p99, worst)
+    missing = int((gaps.round() - 1).sum())
+    return StreamQuality(len(times_ns), len(gaps), missing, ages, int(stale.sum()))

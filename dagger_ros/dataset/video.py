@@ -1,0 +1,46 @@
+"""Pictures as MP4, frame by frame at a constant rate, the same bytes each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+__all__ = ["CODECS", "write_video"]
+
+# Encoder and options. Every second frame is a key frame: a single frame is quickly found, as training wants it. One
+# thread each: how many there are would show in the bytes.
+CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", {"crf": "18", "g": "2", "preset": "fast", "threads": "1"}),
+    "av1": ("libsvtav1", {"crf": "24", "g": "2", "preset": "10", "svtav1-params": "lp=1"}),
+}
+
+
+def write_video(path: Path, pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8]]], fps: int, codec: str) -> None:
+    """Encodes one video.
+
+    Args:
+        path: The MP4 file; its folder exists.
+        pictures: (height, width, 3) uint8 RGB, all of one size.
+        fps: Frames in a second: frame k stands at k / fps.
+        codec: One of `CODECS`.
+    """
+    encoder, options = CODECS[codec]
+    with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        stream: Any = None
+        for i, pixels in enumerate(pictures):
+            if stream is None:
+                height, width = pixels.shape[:2]
+                stream = container.add_stream(encoder, rate=fps, options=options)
+                stream.width, stream.height = width, height
+                stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"
+                stream.time_base = stream.codec_context.time_base = Fraction(1, fps)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode())

@@ -1,0 +1,255 @@
+import io
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytestmark = [pytest.mark.ros, pytest.mark.mujoco]
+
+import av
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from PIL import Image
+
+from conftest import contract_path
+from dagger_ros.contract import DaggerError, Label, RowLayout, load_contract
+from dagger_ros.dataset import (
+    ExportSettings,
+    RecordedTopic,
+    View,
+    export_lerobot,
+    finish_round,
+    load_columns,
+    read_episode,
+    read_frames,
+    read_rows,
+    verify_lerobot,
+    write_rows,
+)
+from dagger_ros.dataset.bag import DECISION, typestore_of
+from dagger_ros.nodes.lockstep import LockstepGraph
+from dagger_ros.nodes.share import message_definition
+
+_STATISTICS = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rounds of demonstrations."""
+    run = tmp_path_factory.mktemp("run")
+    shutil.copy(contract_path("peg"), run / "contract.yaml")
+    for k in range(2):
+        folder = run / f"rounds/{k:03d}"
+        with LockstepGraph(contract_path("peg"), rule="bc", round_index=k, out=folder) as graph:
+            for seed in range(2):
+                graph.run_episode(10 * k + seed)
+        finish_round(folder, load_contract(contract_path("peg")))
+    return run
+
+
+@pytest.fixture
+def dataset(run: Path, tmp_path: Path) -> Path:
+    export_lerobot(run, run / "contract.yaml", tmp_path / "dataset", ExportSettings())
+    return tmp_path / "dataset"
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def check_conforms(root: Path) -> None:
+    """Every file, key and type that LeRobot needs, after what was found out about it (not by its code)."""
+    info = json.loads((root / "meta/info.json").read_text())
+    assert info["codebase_version"] == "v3.0"
+    assert isinstance(info["fps"], int)
+    assert info["total_tasks"] == 1
+    data = pa.concat_tables(pq.read_table(f) for f in sorted((root / "data").glob("*/*.parquet")))
+    episodes = pa.concat_tables(pq.read_table(f) for f in sorted((root / "meta/episodes").glob("*/*.parquet")))
+    features = info["features"]
+    videos = [key for key, f in features.items() if f["dtype"] == "video"]
+    assert set(data.column_names) == set(features) - set(videos)
+    for name, feature in features.items():
+        assert "/" not in name
+        if name in videos:
+            continue
+        kind = data.schema.field(name).type
+        if feature["shape"] != [1]:
+            assert kind.list_size == feature["shape"][0]
+            kind = kind.value_type
+        assert str(kind) == {"float32": "float", "float64": "double"}.get(feature["dtype"], feature["dtype"])
+        assert feature["names"] is None or len(feature["names"]) == feature["shape"][0]
+    assert data["index"].to_pylist() == list(range(info["total_frames"]))
+    assert episodes["episode_index"].to_pylist() == list(range(info["total_episodes"]))
+    numbers = [name for name, f in features.items() if f["dtype"] != "string"]
+    stats = json.loads((root / "meta/stats.json").read_text())
+    assert set(stats) == set(numbers)
+    for row in episodes.to_pylist():
+        part = data.slice(row["dataset_from_index"], row["length"])
+        assert set(part["episode_index"].to_pylist()) == {row["episode_index"]}
+        assert part["frame_index"].to_pylist() == list(range(row["length"]))
+        np.testing.assert_allclose(part["timestamp"].to_numpy(), np.arange(row["length"]) / info["fps"], atol=1e-6)
+        file = f"data/chunk-{row['data/chunk_index']:03d}/file-{row['data/file_index']:03d}.parquet"
+        assert row["episode_index"] in pq.read_table(root / file)["episode_index"].to_pylist()
+        for name in numbers:
+            for statistic in _STATISTICS:
+                value = np.array(row[f"stats/{name}/{statistic}"])
+                shape = features[name]["shape"] if name not in videos else [3, 1, 1]
+                assert list(value.shape) == ([1] if statistic == "count" else shape), (name, statistic)
+    tasks = pq.read_table(root / "meta/tasks.parquet")
+    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
+    for key in videos:
+        for row in episodes.to_pylist():
+            where = {"chunk_index": row[f"videos/{key}/chunk_index"], "file_index": row[f"videos/{key}/file_index"]}
+            with av.open(str(root / info["video_path"].format(video_key=key, **where))) as video:
+                times = [float(frame.time) for frame in video.decode(video=0)]
+            np.testing.assert_allclose(times, np.arange(row["length"]) / info["fps"], atol=1e-4)
+
+
+def test_dataset_has_every_file_key_and_type_that_lerobot_needs(dataset: Path) -> None:
+    check_conforms(dataset)
+
+
+def test_dataset_loads_in_unmodified_lerobot(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("lerobot.datasets.lerobot_dataset", reason="lerobot is not installed")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    loaded = datasets.LeRobotDataset("local/dagger", root=dataset, video_backend="pyav")
+    assert len(loaded) == len(load_columns(dataset, ["index"])["index"])
+    assert loaded[0]["action"].shape == (3,)
+
+
+def test_dataset_holds_the_labels_of_the_bags(run: Path, dataset: Path) -> None:
+    contract = load_contract(run / "contract.yaml")
+    rows = [read_rows(bag, RowLayout(contract)) for bag in sorted(run.glob("rounds/*/episodes/*/bag"))]
+    labelled = np.concatenate([r[r["label_source"] == Label.EXPERT] for r in rows])
+    columns = load_columns(dataset, ["observation.state", "action", "dagger.executed_action", "dagger.seed"])
+    np.testing.assert_array_equal(columns["observation.state"], labelled["observation"].astype(np.float32))
+    np.testing.assert_array_equal(columns["action"], labelled["expert_action"].astype(np.float32))
+    np.testing.assert_array_equal(columns["dagger.executed_action"], labelled["executed_action"])
+    np.testing.assert_array_equal(columns["dagger.seed"], labelled["seed"])
+
+
+def test_added_round_gives_the_bytes_of_an_export_of_both_and_leaves_old_files_alone(run: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(run / "rounds/000", first / "rounds/000")
+    out = tmp_path / "dataset"
+    export_lerobot(first, run / "contract.yaml", out, ExportSettings())
+    old = {p: p.stat().st_ino for p in out.rglob("data/*/*.parquet")}
+    export_lerobot(run, run / "contract.yaml", out, ExportSettings())
+    assert {p: p.stat().st_ino for p in old} == old
+    export_lerobot(run, run / "contract.yaml", tmp_path / "again", ExportSettings())
+    assert contents(out) == contents(tmp_path / "again")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "dataset", "first"]
+    verify_lerobot(run, run / "contract.yaml", out)
+
+
+def test_edited_dataset_is_named_and_not_added_to(run: Path, dataset: Path) -> None:
+    path = dataset / "data/chunk-000/file-000.parquet"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(DaggerError, match=r"file-000.parquet: expected what the bags give; it differs"):
+        verify_lerobot(run, run / "contract.yaml", dataset)
+    with pytest.raises(
+        DaggerError, match=r"file-000.parquet: expected the file that was exported; it is gone"
+    ):
+        export_lerobot(run, run / "contract.yaml", dataset, ExportSettings())
+
+
+def test_dataset_of_another_view_or_with_a_path_out_of_its_folder_is_refused(run: Path, dataset: Path) -> None:
+    with pytest.raises(DaggerError, match="view: it has labels, you asked for"):
+        export_lerobot(run, run / "contract.yaml", dataset, ExportSettings(View.FRAMES))
+    with pytest.raises(DaggerError, match="there are none in 2 rounds"):
+        export_lerobot(run, run / "contract.yaml", dataset.parent / "other", ExportSettings(split="stress"))
+    about = json.loads((dataset / "meta/dagger_ros.json").read_text())
+    about["rounds"][0]["files"] = {"../../secret": ""}
+    (dataset / "meta/dagger_ros.json").write_text(json.dumps(about))
+    with pytest.raises(DaggerError, match="which leaves it"):
+        export_lerobot(run, run / "contract.yaml", dataset, ExportSettings())
+
+
+def jpeg(value: int) -> bytes:
+    pixels = np.full((48, 64, 3), value, np.uint8)
+    pixels[:, :, 1] = np.arange(64, dtype=np.uint8) * 3
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=95)
+    return data.getvalue()
+
+
+def run_with_a_camera(run: Path, out: Path, missing: range) -> Path:
+    """The first demonstration, with a picture at each tick but some."""
+    text = yaml.safe_load((run / "contract.yaml").read_text())
+    text["cameras"] = {
+        "wrist": {
+            "topic": "wrist/image",
+            "type": "sensor_msgs/msg/CompressedImage",
+            "width": 64,
+            "height": 48,
+            "frame": "wrist",
+            "rate_hz": 20.0,
+            "max_age_s": 0.1,
+        }
+    }
+    text["simulation"]["model"] = str(contract_path("peg").parent / text["simulation"]["model"])
+    out.mkdir()
+    (out / "contract.yaml").write_text(yaml.safe_dump(text))
+    contract = load_contract(out / "contract.yaml")
+    layout, source = RowLayout(contract), run / "rounds/000/episodes/000000"
+    rows = read_rows(source / "bag", RowLayout(load_contract(run / "contract.yaml")))
+    store = typestore_of(())
+    image, header, time = (
+        store.types[t]
+        for t in ("sensor_msgs/msg/CompressedImage", "std_msgs/msg/Header", "builtin_interfaces/msg/Time")
+    )
+    messages = []
+    for i, now_ns in enumerate(rows["time_ns"].tolist()):
+        if i not in missing:
+            stamp = time(now_ns // 10**9, now_ns % 10**9)
+            data = np.frombuffer(jpeg(100 + i), np.uint8)
+            message = image(header(stamp, "wrist"), "jpeg", data)
+            cdr = bytes(store.serialize_cdr(message, "sensor_msgs/msg/CompressedImage"))
+            messages.append(("wrist/image", now_ns, cdr))
+    info = replace(read_episode(source), contract_sha256=contract.sha256)
+    assert asdict(info)["round"] == 0
+    write_rows(
+        out / "rounds/000/episodes/000000",
+        rows,
+        layout,
+        messages,
+        {"wrist/image": RecordedTopic("sensor_msgs/msg/CompressedImage", reliable=False, latched=False)},
+        info,
+        contract_text=(out / "contract.yaml").read_text(),
+        definitions={DECISION: message_definition(DECISION)},
+    )
+    finish_round(out / "rounds/000", contract)
+    return out
+
+
+def test_pictures_come_back_within_the_error_of_the_codec(run: Path, tmp_path: Path) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(0))
+    out = tmp_path / "dataset"
+    export_lerobot(with_camera, with_camera / "contract.yaml", out, ExportSettings())
+    check_conforms(out)
+    verify_lerobot(with_camera, with_camera / "contract.yaml", out)
+    (video,) = out.glob("videos/*/*/*.mp4")
+    with av.open(str(video)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for i, frame in enumerate(frames):
+        recorded = np.asarray(Image.open(io.BytesIO(jpeg(100 + i))))
+        assert np.abs(frame.astype(int) - recorded).mean() < 3.0
+
+
+def test_tick_without_a_fresh_picture_is_no_frame_and_is_counted(run: Path, tmp_path: Path) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(10, 16))
+    contract = load_contract(with_camera / "contract.yaml")
+    (episode,) = read_frames([with_camera / "rounds/000"], contract)
+    # The picture of tick 9 is 0.1 s old at tick 11, as old as it may be.
+    assert np.flatnonzero(~episode.whole).tolist() == [12, 13, 14, 15]
+    assert episode.quality["wrist"].stale_ticks == 4
+    assert (episode.quality["wrist"].gaps, episode.quality["wrist"].missing) == (1, 6)
+    assert [r.start for r in episode.runs(View.FRAMES)] == [0, 16]
+    (round_,) = export_lerobot(with_camera, with_camera / "contract.yaml", tmp_path / "dataset", ExportSettings())
+    assert round_["left_out"] == {"not whole": 4, "not in the view": 0}
+    check_conforms(tmp_path / "dataset")
