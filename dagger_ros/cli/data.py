@@ -1,4 +1,4 @@
-"""The verbs about what was recorded: `inspect`, `verify`, `recover`."""
+"""The verbs about what was recorded: `inspect`, `verify`, `recover`, `export`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ def add_verbs(verbs: Verbs) -> None:
     recover.add_argument("folder", type=Path, help="of a run, or of a round")
     recover.set_defaults(run=_recover)
 
-    export = verbs.add_parser("export", help="write the rounds of a run as a LeRobotDataset v3.0, or add new ones")
+    export = verbs.add_parser(
+        "export", help="write the rounds of a run as a dataset: LeRobotDataset v3.0, robomimic, CSV, Parquet"
+    )
     export.add_argument("run_folder", metavar="run", type=Path, help="folder with contract.yaml and rounds/")
-    export.add_argument("--out", type=Path, help="folder of the dataset (default: dataset/ of the run)")
+    export.add_argument(
+        "--format", default="lerobot", choices=("lerobot", "robomimic", "csv", "parquet"), help="default: lerobot"
+    )
+    export.add_argument("--out", type=Path, help="lerobot: folder (default: dataset/ of the run); else: the file")
     export.add_argument(
         "--view",
         default="labels",
@@ -43,12 +48,17 @@ def add_verbs(verbs: Verbs) -> None:
     export.set_defaults(run=_export)
 
 
+def _round_folders(run: Path) -> list[Path]:
+    folders = sorted(f for f in (run / "rounds").glob("[0-9]*") if f.name.isdigit())
+    if not folders:
+        raise DaggerError(f"{run}: expected the folder of a run, with rounds/000; there is none")
+    return folders
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from dagger_ros.dataset import inspect_rounds
 
-    folders = sorted(f for f in (options.run_folder / "rounds").glob("[0-9]*") if f.name.isdigit())
-    if not folders:
-        raise DaggerError(f"{options.run_folder}: expected the folder of a run, with rounds/000; there is none")
+    folders = _round_folders(options.run_folder)
     contract = load_contract(options.contract or options.run_folder / "contract.yaml")
     views = list(inspect_rounds(folders, contract))
     table = tables()
@@ -151,8 +161,16 @@ def _recover(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import ExportSettings, View, export_lerobot
+    from dagger_ros.dataset import ExportSettings, View, export_file, export_lerobot, read_frames
 
+    if options.format != "lerobot":
+        if options.out is None:
+            raise DaggerError(f"out: expected the name of a file for format {options.format}, got nothing")
+        contract, folders = load_contract(options.run_folder / "contract.yaml"), _round_folders(options.run_folder)
+        episodes = read_frames(folders, contract, (options.split,))
+        frames = export_file(options.out, options.format, episodes, contract, View(options.view))
+        print(f"{options.out}: {frames} frames, view {options.view}, split {options.split}")
+        return
     out = options.out or options.run_folder / "dataset"
     settings = ExportSettings(View(options.view), options.split, options.codec)
     rounds = export_lerobot(options.run_folder, options.run_folder / "contract.yaml", out, settings)

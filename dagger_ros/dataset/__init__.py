@@ -26,6 +26,7 @@ from dagger_ros.dataset.rounds import (
     verify_round,
 )
 from dagger_ros.dataset.rows import read_rows
+from dagger_ros.dataset.tables import export_file
 
 __all__ = [
     "ActLog",
@@ -45,6 +46,7 @@ __all__ = [
     "act_of",
     "check_round",
     "episode_folder",
+    "export_file",
     "export_lerobot",
     "finish_round",
     "import_bag",

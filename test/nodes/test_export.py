@@ -11,7 +11,9 @@ pytest.importorskip("rclpy")
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco]
 
 import av
+import h5py
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import yaml
 from PIL import Image
@@ -22,6 +24,7 @@ from dagger_ros.dataset import (
     ExportSettings,
     RecordedTopic,
     View,
+    export_file,
     export_lerobot,
     finish_round,
     load_columns,
@@ -152,9 +155,7 @@ def test_edited_dataset_is_named_and_not_added_to(run: Path, dataset: Path) -> N
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(DaggerError, match=r"file-000.parquet: expected what the bags give; it differs"):
         verify_lerobot(run, run / "contract.yaml", dataset)
-    with pytest.raises(
-        DaggerError, match=r"file-000.parquet: expected the file that was exported; it is gone"
-    ):
+    with pytest.raises(DaggerError, match=r"file-000.parquet: expected the file that was exported; it is gone"):
         export_lerobot(run, run / "contract.yaml", dataset, ExportSettings())
 
 
@@ -253,3 +254,36 @@ def test_tick_without_a_fresh_picture_is_no_frame_and_is_counted(run: Path, tmp_
     (round_,) = export_lerobot(with_camera, with_camera / "contract.yaml", tmp_path / "dataset", ExportSettings())
     assert round_["left_out"] == {"not whole": 4, "not in the view": 0}
     check_conforms(tmp_path / "dataset")
+
+
+def test_tables_have_a_column_for_each_value_with_its_unit(run: Path, tmp_path: Path) -> None:
+    contract = load_contract(run / "contract.yaml")
+    folders = [run / "rounds/000", run / "rounds/001"]
+    for kind in ("csv", "parquet"):
+        frames = export_file(tmp_path / kind, kind, read_frames(folders, contract), contract, View.FRAMES)
+        with pytest.raises(DaggerError, match="expected no file of this name yet"):
+            export_file(tmp_path / kind, kind, [], contract, View.FRAMES)
+        table = pq.read_table(tmp_path / kind) if kind == "parquet" else pa.csv.read_csv(tmp_path / kind)
+        assert table.num_rows == frames > 50
+        assert {"action.vx [m/s]", "dagger.mode", "dagger.age.tool_position [s]"} <= set(table.column_names)
+        assert set(table["dagger.intervention_reason"].to_pylist()) <= {"demonstration", "none"}
+
+
+def test_robomimic_file_has_demonstrations_with_actions_from_minus_one_to_one(run: Path, tmp_path: Path) -> None:
+    contract = load_contract(run / "contract.yaml")
+    folders = [run / "rounds/000", run / "rounds/001"]
+    out = tmp_path / "demo.hdf5"
+    frames = export_file(out, "robomimic", read_frames(folders, contract), contract, View.LABELS)
+    with h5py.File(out) as file:
+        data = file["data"]
+        assert data.attrs["total"] == frames == sum(demo.attrs["num_samples"] for demo in data.values())
+        assert set(json.loads(data.attrs["env_args"])) == {"env_name", "type", "env_kwargs"}
+        assert file["mask/train"].dtype.kind == "S"
+        assert [n.decode() for n in file["mask/round_001"]] == ["demo_2", "demo_3"]
+        for demo in data.values():
+            length = demo.attrs["num_samples"]
+            assert demo["actions"].shape == (length, 3)
+            assert np.abs(demo["actions"]).max() <= 1.0
+            assert demo["obs/tool_position"].shape == (length, 3)
+            assert {"rewards", "dones", "states"} <= set(demo)
+        assert set(data["demo_0/action_modes"][:]) == {-1}

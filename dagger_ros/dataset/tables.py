@@ -1,0 +1,152 @@
+"""Frames as one file: CSV or Parquet for tables, HDF5 as robomimic reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from dagger_ros.contract import Contract, DaggerError, Label, RowLayout
+from dagger_ros.dataset.bag import part_of
+from dagger_ros.dataset.columns import Column, frame_columns
+from dagger_ros.dataset.frames import EpisodeFrames, View
+
+__all__ = ["FILES", "export_file"]
+
+# robomimic's number of its plain (gym) environments, and its names of two of our splits.
+_ENVIRONMENT_TYPE = 2
+_MASKS = {"train": "train", "validation": "valid"}
+
+
+def export_file(out: Path, format_: str, episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> int:
+    """Writes the frames of a view into one file, which appears whole.
+
+    Args:
+        out: The file; must not exist.
+        format_: One of `FILES`.
+        episodes: As `read_frames` gives them.
+        contract: Of all of them.
+        view: Which frames.
+
+    Returns:
+        How many frames.
+
+    Raises:
+        DaggerError: If the file is there, or there are no frames.
+    """
+    if out.exists():
+        raise DaggerError(f"{out}: expected no file of this name yet; there is one, and it is left as it is")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(out)
+    frames = FILES[format_](part, episodes, contract, view)
+    if not frames:
+        part.unlink(missing_ok=True)
+        raise DaggerError(f"{out}: expected frames of view {view.value}, there are none")
+    part.replace(out)
+    return frames
+
+
+def _write_csv(part: Path, episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> int:
+    table = _table(episodes, contract, view)
+    if table is not None:
+        pa.csv.write_csv(table, part)
+    return 0 if table is None else int(table.num_rows)
+
+
+def _write_parquet(part: Path, episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> int:
+    table = _table(episodes, contract, view)
+    if table is not None:
+        pq.write_table(table, part)
+    return 0 if table is None else int(table.num_rows)
+
+
+def _table(episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> pa.Table | None:
+    """A column for each value, with its unit in brackets behind its name."""
+    layout = RowLayout(contract)
+    tables = []
+    for episode in episodes:
+        wanted = np.concatenate([np.arange(run.start, run.stop) for run in episode.runs(view)] or [np.empty(0, int)])
+        flat = {
+            name: pa.array(np.ascontiguousarray(values))
+            for column in frame_columns(episode, layout)
+            for name, values in _values(column.of(wanted))
+        }
+        if len(wanted):
+            tables.append(pa.table(flat))
+    return pa.concat_tables(tables) if tables else None
+
+
+def _values(column: Column) -> Iterable[tuple[str, np.ndarray[Any, np.dtype[Any]]]]:
+    if not column.names:
+        unit = column.units[0]
+        yield column.name if unit in ("1", "-") else f"{column.name} [{unit}]", column.values
+    for i, name in enumerate(column.names):
+        yield f"{column.name}.{name} [{column.units[i]}]", column.values[:, i]
+
+
+def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> int:
+    """A demonstration for each run of frames; actions within the contract's bounds become -1 to 1."""
+    layout = RowLayout(contract)
+    lower, upper = (np.array([getattr(d, end) for d in contract.action.dimensions_]) for end in ("lower", "upper"))
+    total, masks = 0, dict[str, list[bytes]]()
+    with h5py.File(part, "w", track_order=True) as file:
+        data = file.create_group("data")
+        for episode in episodes:
+            columns = {column.name: column for column in frame_columns(episode, layout)}
+            for run in episode.runs(view):
+                rows, length = episode.rows[run], run.stop - run.start
+                name = f"demo_{len(data)}"
+                demo = data.create_group(name)
+                scaled = 2 * (columns["action"].of(run).values - lower) / (upper - lower) - 1
+                done = np.zeros(length)
+                done[-1] = run.stop == len(episode.rows)
+                arrays = {
+                    "actions": np.clip(scaled, -1, 1).astype(np.float32),
+                    "actions_abs": columns["action"].of(run).values,
+                    "rewards": done * episode.info.success,
+                    "dones": done,
+                    "states": rows["privileged"],
+                    # As Sirius has them: 1 where the expert took over, 0 the policy, -1 a demonstration.
+                    "action_modes": np.where(rows["label_source"] != Label.EXPERT, 0, np.sign(rows["intervention"])),
+                    **{
+                        f"dagger/{n.removeprefix('dagger.')}": c.of(run).values
+                        for n, c in columns.items()
+                        if n.startswith("dagger.") and c.values.dtype.kind != "U"
+                    },
+                }
+                arrays["action_modes"][(rows["label_source"] == Label.EXPERT) & (episode.round.round == 0)] = -1
+                for i, stream in enumerate(layout.streams):
+                    if layout.seen_by_policy[i]:
+                        arrays[f"obs/{stream}"] = rows["observation"][:, layout.slices[i]].astype(np.float32)
+                for key, values in arrays.items():
+                    demo.create_dataset(key, data=values, track_times=False)
+                demo.attrs["num_samples"] = length
+                about: dict[str, Any] = {
+                    "round": episode.round.round,
+                    "episode": episode.entry.episode,
+                    "seed": episode.entry.seed,
+                }
+                about |= {"policy": episode.info.policy, "operator_id": episode.info.operator_id}
+                demo.attrs["ep_meta"] = json.dumps(about | {"failure": episode.info.failure})
+                total += length
+                split = episode.entry.split
+                for mask in (_MASKS.get(split, split), f"round_{episode.round.round:03d}"):
+                    masks.setdefault(mask, []).append(name.encode())
+        data.attrs["total"] = total
+        units = [d.unit for d in contract.action.dimensions_]
+        kwargs = {"contract_sha256": contract.sha256, "action_units": units, "licence": contract.licence}
+        environment = {"env_name": contract.name, "type": _ENVIRONMENT_TYPE, "env_kwargs": kwargs}
+        data.attrs["env_args"] = json.dumps(environment)
+        for mask, names in masks.items():
+            file.create_dataset(f"mask/{mask}", data=np.array(names, dtype="S"), track_times=False)
+    return total
+
+
+FILES = {"csv": _write_csv, "parquet": _write_parquet, "robomimic": _write_robomimic}
