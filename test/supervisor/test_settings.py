@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench import PEG
-from dagger_ros.contract import DaggerError, Scores
-from dagger_ros.supervisor import GateSettings, Limits, RuleOptions
+from bench import PEG, Bench
+from dagger_ros.contract import DaggerError, Mode, Scores
+from dagger_ros.supervisor import Dagger, GateSettings, Limits, Reason, RuleOptions
 
 ALL = GateSettings(
     rule="thrifty",
@@ -59,6 +59,25 @@ def test_gate_is_made_by_them() -> None:
     watched = GateSettings(rule="hg", round=1, auto_arm=False).make_gate(PEG, None).hold_policy
     assert watched & ~lonely
     assert not lonely & ~watched
+
+
+@pytest.mark.parametrize("auto_arm", [True, False])
+def test_gate_arms_and_refuses_as_they_say(auto_arm: bool) -> None:
+    bench = Bench()
+    settings = GateSettings("hg", 1, auto_arm=auto_arm, doubt_limit=0.5, policy_sha256="a" * 64)
+    bench.gate = settings.make_gate(PEG, None)
+    for doubt, sha256, reason in ((0.4, "a", 0), (0.6, "a", Reason.POLICY_DOUBT), (0.4, "b", Reason.POLICY_HASH)):
+        row = bench.row()
+        row["doubt"], row["policy_sha256"] = doubt, (sha256 * 64).encode()
+        assert bench.tick(row) & (Reason.POLICY_DOUBT | Reason.POLICY_HASH) == reason
+        if not reason:
+            assert row["mode"] == (Mode.POLICY if auto_arm else Mode.LOCKED)
+
+
+def test_rule_is_made_with_its_options() -> None:
+    rule = GateSettings("dagger", 3, auto_arm=True, options=RuleOptions("linear")).make_gate(PEG, None).rule
+    assert isinstance(rule, Dagger)
+    assert rule.beta == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(("round_index", "rule"), [(0, "bc"), (1, "hg")])
