@@ -128,12 +128,9 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
                 for key, values in arrays.items():
                     demo.create_dataset(key, data=values, track_times=False)
                 demo.attrs["num_samples"] = length
-                about: dict[str, Any] = {
-                    "round": episode.round.round,
-                    "episode": episode.entry.episode,
-                    "seed": episode.entry.seed,
-                }
-                about |= {"policy": episode.info.policy, "operator_id": episode.info.operator_id}
+                about: dict[str, Any] = {"round": episode.round.round, "episode": episode.entry.episode}
+                about |= {"seed": episode.entry.seed, "operator_id": episode.info.operator_id}
+                about |= {"policy": episode.info.policy}
                 demo.attrs["ep_meta"] = json.dumps(about | {"failure": episode.info.failure})
                 total += length
                 split = episode.entry.split
