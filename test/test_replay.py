@@ -141,7 +141,7 @@ def test_another_policy_differs_and_it_is_said_how(
     status, text, _ = replayed(recorded.bag, "--policy", other, capsys=capsys)
     assert status == 1
     rows = read_decided(recorded.bag)[1]
-    assert f"{len(rows)} ticks, 0 equal; the first that differs is tick 0 (0.00 s): policy_action" in text
+    assert f"{len(rows)} ticks, 0 equal\nthe first that differs, tick 0 (0.00 s)" in text
     for words in (
         "policy_action: replayed less recorded",
         "executed_action: replayed less recorded",
@@ -157,6 +157,7 @@ def test_another_policy_differs_and_it_is_said_how(
     assert status == 1
     assert text.endswith("0 of 2 episodes are decided as they were recorded\n")
     assert text.count("\n") == 3
+    assert text.count(" ticks, 0 equal; the proposals are further apart than 0.1 of the bounds' range in ") == 2
 
 
 def test_only_policy_that_may_drive_gives_way_to_the_one_that_is_tried(

@@ -107,7 +107,11 @@ def _decide(bag: Path, options: argparse.Namespace, other: Contract | None, *, a
     # What a rule asks for help by stands in each row.
     gate = settings.make_gate(contract, Limits(back_ticks=settings.back_ticks))
     replayed = Replayed(rows, replay(inputs, gate))
-    print(f"{heading} {_verdict(replayed)}{note}", flush=True)
+    verdict = _verdict(replayed)
+    if options.policy and replayed.differs.any():  # in everything that the name of a policy is of
+        verdict = f"{len(rows)} ticks, {int((~replayed.differs).sum())} equal"
+        verdict += "" if alone else f"; {_parting(replayed, contract)}"
+    print(f"{heading} {verdict}{note}", flush=True)
     if alone and replayed.differs.any():
         _show_first(replayed, contract)
     if alone and (options.policy or other is not None):
@@ -227,23 +231,21 @@ def _show_actions(replayed: Replayed, contract: Contract, *, proposals: bool) ->
             ],
         )
     if proposals:
-        _show_parting(replayed, contract)
+        print(f"  {_parting(replayed, contract)}")
 
 
-def _show_parting(replayed: Replayed, contract: Contract) -> None:
+def _parting(replayed: Replayed, contract: Contract) -> str:
     """Where the proposals do something else for the first time."""
     ranges = np.array([d.upper - d.lower for d in contract.action.dimensions_])
     apart = (replayed.gaps("policy_action") > _APART * ranges).any(axis=1)
     if not apart.any():
-        print(f"  the proposals are nowhere further apart than {_APART:g} of the bounds' range")
-        return
+        return f"the proposals are nowhere further apart than {_APART:g} of the bounds' range"
     first = int(apart.argmax())
-    words = _compared(
-        "policy_action", replayed.recorded[first]["policy_action"], replayed.again[first]["policy_action"], contract
-    )
-    print(
-        f"  the proposals are further apart than {_APART:g} of the bounds' range in {int(apart.sum())} ticks, first at "
-        f"{_place(replayed, first)}: {words[0]}; replayed: {words[1]}"
+    name = "policy_action"
+    recorded, again = _compared(name, replayed.recorded[first][name], replayed.again[first][name], contract)
+    return (
+        f"the proposals are further apart than {_APART:g} of the bounds' range in {int(apart.sum())} ticks, first at "
+        f"{_place(replayed, first)}: {recorded}; replayed: {again}"
     )
 
 
