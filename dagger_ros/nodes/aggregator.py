@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rclpy.node import SubscriptionEventCallbacks  # its own module has another name in Humble
 from rclpy.serialization import deserialize_message
 
 from dagger_ros.contract import Act, DaggerError, stamp_from_ns, stamp_ns
@@ -55,6 +56,7 @@ _GRAPH_TOPICS = {
 _LATCHED = ("episode", "supervisor/help", "supervisor/settings")
 # Kept whoever drives: few and small, and they say how an episode ended and what was taken back.
 _ALWAYS_KEPT = (*_LATCHED, "expert/act")
+_WRITTEN_BY_OTHERS = ("joy", "estop")
 # Less free disk than this is a warning.
 _LEAST_FREE_BYTES = 1_000_000_000
 
@@ -266,6 +268,9 @@ class AggregatorNode(ContractNode):
         topics |= {contract.action.topic: contract.action.type, **_GRAPH_TOPICS}
         if not self.lockstep:  # they come by the clock, and what lockstep records is the same each time
             topics["diagnostics"] = "diagnostic_msgs/msg/DiagnosticArray"
+        # That a writer offers less than is asked for, rclpy says by two more things to wait for on each subscription: a
+        # fifth of the recorder's time. Observations ask for the least, the graph's own topics for what it offers.
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
         recorded = {}
         for topic, type_ in topics.items():
             qos = self.qos.record
@@ -276,7 +281,14 @@ class AggregatorNode(ContractNode):
             elif topic in ("joy", "expert/act"):
                 qos = ACT_QOS
             name = "/diagnostics" if topic == "diagnostics" else topic
-            self.create_subscription(message_class(type_), name, partial(self._record, topic), qos, raw=True)
+            self.create_subscription(
+                message_class(type_),
+                name,
+                partial(self._record, topic),
+                qos,
+                raw=True,
+                event_callbacks=None if topic in _WRITTEN_BY_OTHERS else quiet,
+            )
             recorded[topic] = RecordedTopic(type_, reliable=topic not in observed, latched=topic in _LATCHED)
         return recorded
 

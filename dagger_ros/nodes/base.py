@@ -25,6 +25,7 @@ __all__ = [
     "LEVEL_ERROR",
     "LEVEL_OK",
     "LEVEL_WARN",
+    "TRANSPORT",
     "ContractNode",
     "message_class",
     "new_message",
@@ -35,8 +36,9 @@ LEVEL_OK, LEVEL_WARN, LEVEL_ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, 
 
 # Left to itself Fast DDS passes messages within a machine through shared memory, and its locks outlive their owner:
 # after a kill -9 or a crash whoever sends to the dead node may wait for 1 s or more, in the middle of `publish`. Nobody
-# waits for a dead UDP port. Other middleware ignores the variable.
-_TRANSPORT = ("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+# waits for a dead UDP port. What Linux lets a port hold by default (208 KB) is less than three pictures of 80 KB at
+# once; of 4 MB it gives what net.core.rmem_max allows. Other middleware ignores the variable.
+TRANSPORT = ("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4?sockets_size=4MB")
 
 
 def message_class(type_name: str) -> Any:
@@ -145,7 +147,7 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
 
     Exits with 2 after one sentence on stderr if the node cannot start because of the user's input.
     """
-    os.environ.setdefault(*_TRANSPORT)
+    os.environ.setdefault(*TRANSPORT)
     rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     stop = _stop_on_signals()
     try:
