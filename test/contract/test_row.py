@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dagger_ros.contract import NEVER_NS, Contract, DecisionWriter, RowLayout, read_decision
+from dagger_ros.contract import NEVER_NS, Contract, DecisionWriter, Mode, RowLayout, mode_of, read_decision
 
 
 def test_new_rows_hold_nothing_received(contract: Contract) -> None:
@@ -55,6 +55,21 @@ def test_row_survives_its_message_bit_for_bit(contract: Contract) -> None:
     assert read_decision(message, back)
     assert back.tobytes() == row.tobytes()
     assert message.contract_sha256 == contract.sha256
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("frame_id", ["", *("x" * n for n in range(1, 18)), "r\u00f6hre"])
+@pytest.mark.parametrize("sha256", ["", "f" * 64, "f" * 63])
+@pytest.mark.parametrize("mode", list(Mode))
+def test_mode_of_the_bytes_is_that_of_the_message(mode: Mode, sha256: str, frame_id: str) -> None:
+    pytest.importorskip("rclpy")
+    from rclpy.serialization import serialize_message
+
+    from dagger_ros.msg import GateDecision
+
+    message = GateDecision(mode=int(mode), contract_sha256=sha256, tick=-1, monotonic_ns=-1, reasons=2**64 - 1)
+    message.header.frame_id = frame_id
+    assert mode_of(serialize_message(message)) == mode
 
 
 def test_decision_of_another_size_is_refused(peg: Contract, lane: Contract) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagger_ros.contract import Mode, mode_of
+from dagger_ros.contract import Mode
 from dagger_ros.dataset.corrections import CorrectionFilter, Received
 
 pytest.importorskip("rclpy")
@@ -32,15 +32,6 @@ def taken(keep: CorrectionFilter, *messages: Received) -> list[Received]:
 @pytest.fixture
 def keep() -> CorrectionFilter:
     return CorrectionFilter(decisions="decision", always=("act",), before_ns=2 * S)
-
-
-@pytest.mark.parametrize("frame_id", ["", *("x" * n for n in range(1, 18)), "r\u00f6hre"])
-@pytest.mark.parametrize("sha256", ["", "f" * 64, "f" * 63])
-@pytest.mark.parametrize("mode", list(Mode))
-def test_mode_of_the_bytes_is_that_of_the_message(mode: Mode, sha256: str, frame_id: str) -> None:
-    message = GateDecision(mode=int(mode), contract_sha256=sha256, tick=-1, monotonic_ns=-1, reasons=2**64 - 1)
-    message.header.frame_id = frame_id
-    assert mode_of(serialize_message(message)) == mode
 
 
 def test_nothing_is_kept_while_the_expert_does_not_drive(keep: CorrectionFilter) -> None:
