@@ -79,7 +79,7 @@ class SupervisorNode(ContractNode):
         policy = self.parameter(
             "policy", "", "rules that ask for help: folder of the checkpoint with their limits; only its weights drive"
         )
-        limits = None
+        options, limits = RuleOptions(beta, budget, noise), None
         if rule_name in ROBOT_GATED and self._round > 0:
             if not policy:
                 raise DaggerError(
@@ -96,7 +96,7 @@ class SupervisorNode(ContractNode):
         settings = GateSettings(
             rule=rule_name,
             round=self._round,
-            options=RuleOptions(beta, budget, noise),
+            options=options,
             back_ticks=limits.back_ticks if limits else 1,
             auto_arm=auto_arm,
             needs_expert=self._needs_expert,
