@@ -120,8 +120,7 @@ def _show(bag: ForeignBag, episode: int, contract: Contract) -> None:
     )
     table(
         "streams; ages at the control ticks",
-        "stream, messages Hz, expected Hz, median age s, 99 % age s, largest age s, allowed s, gaps, out of order, "
-        "twice, stale ticks",
+        "stream, Hz, expected Hz, median s, 99 % s, largest s, allowed s, gaps, out of order, twice, stale ticks",
         [
             (
                 s.name,
