@@ -23,14 +23,12 @@ from conftest import contract_path
 from dagger_ros.contract import Label, Mode, RowLayout, load_contract, read_decision
 from dagger_ros.dataset import (
     EpisodeInfo,
-    ExportSettings,
-    export_lerobot,
     finish_round,
-    load_columns,
     read_rows,
     write_rows,
 )
 from dagger_ros.dataset.bag import DECISION, typestore_of
+from dagger_ros.dataset.export import ExportSettings, export_lerobot, load_columns
 from dagger_ros.nodes.share import message_definition
 
 BATCH = 256

@@ -34,7 +34,6 @@ from dagger_ros.dataset import (
     manifest_sha256,
     round_folder,
     training_episodes,
-    verify_lerobot,
     verify_round,
 )
 from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
@@ -431,6 +430,8 @@ def verify(out: Path) -> Iterator[tuple[Path, str]]:
         checks += there
     dataset = out / "dataset"
     if dataset.exists():
+        from dagger_ros.dataset.export import verify_lerobot  # its libraries are of no use to a run
+
         checks.append((dataset, partial(verify_lerobot, out, out / "contract.yaml", dataset)))
     for path, check in checks:
         try:

@@ -48,17 +48,10 @@ def add_verbs(verbs: Verbs) -> None:
     export.set_defaults(run=_export)
 
 
-def _round_folders(run: Path) -> list[Path]:
-    folders = sorted(f for f in (run / "rounds").glob("[0-9]*") if f.name.isdigit())
-    if not folders:
-        raise DaggerError(f"{run}: expected the folder of a run, with rounds/000; there is none")
-    return folders
-
-
 def _inspect(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import inspect_rounds
+    from dagger_ros.dataset import inspect_rounds, round_folders
 
-    folders = _round_folders(options.run_folder)
+    folders = round_folders(options.run_folder)
     contract = load_contract(options.contract or options.run_folder / "contract.yaml")
     views = list(inspect_rounds(folders, contract))
     table = tables()
@@ -161,12 +154,13 @@ def _recover(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import ExportSettings, View, export_file, export_lerobot, read_frames
+    from dagger_ros.dataset import View, read_frames, round_folders
+    from dagger_ros.dataset.export import ExportSettings, export_file, export_lerobot
 
     if options.format != "lerobot":
         if options.out is None:
             raise DaggerError(f"out: expected the name of a file for format {options.format}, got nothing")
-        contract, folders = load_contract(options.run_folder / "contract.yaml"), _round_folders(options.run_folder)
+        contract, folders = load_contract(options.run_folder / "contract.yaml"), round_folders(options.run_folder)
         episodes = read_frames(folders, contract, (options.split,))
         frames = export_file(options.out, options.format, episodes, contract, View(options.view))
         print(f"{options.out}: {frames} frames, view {options.view}, split {options.split}")

@@ -7,7 +7,6 @@ from dagger_ros.dataset.foreign import ForeignBag, Reading, StreamReport
 from dagger_ros.dataset.frames import EpisodeFrames, View, read_frames
 from dagger_ros.dataset.imports import import_bag, prepare_import
 from dagger_ros.dataset.inspect import RoundView, inspect_rounds
-from dagger_ros.dataset.lerobot import ExportSettings, export_lerobot, load_columns, verify_lerobot
 from dagger_ros.dataset.offline import write_rows
 from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes
 from dagger_ros.dataset.rounds import (
@@ -21,19 +20,18 @@ from dagger_ros.dataset.rounds import (
     manifest_sha256,
     recorded_episodes,
     round_folder,
+    round_folders,
     split_of,
     training_episodes,
     verify_round,
 )
 from dagger_ros.dataset.rows import read_rows
-from dagger_ros.dataset.tables import export_file
 
 __all__ = [
     "ActLog",
     "BagWriter",
     "EpisodeFrames",
     "EpisodeInfo",
-    "ExportSettings",
     "ForeignBag",
     "Reading",
     "RecordedTopic",
@@ -46,13 +44,10 @@ __all__ = [
     "act_of",
     "check_round",
     "episode_folder",
-    "export_file",
-    "export_lerobot",
     "finish_round",
     "import_bag",
     "inspect_rounds",
     "labelled_frames",
-    "load_columns",
     "load_round",
     "manifest_sha256",
     "prepare_import",
@@ -62,10 +57,10 @@ __all__ = [
     "recorded_episodes",
     "recover_episode",
     "round_folder",
+    "round_folders",
     "split_of",
     "training_episodes",
     "unfinished_episodes",
-    "verify_lerobot",
     "verify_round",
     "write_episode",
     "write_rows",

@@ -10,7 +10,7 @@ from typing import Any
 from dagger_ros.contract import Contract, DaggerError, RowLayout, parse_contract
 from dagger_ros.dataset.bag import ABOUT_BAG, typestore_of
 from dagger_ros.dataset.contents import WHOLE, Contents, read_contents
-from dagger_ros.dataset.episode import ABOUT, BAG
+from dagger_ros.dataset.episode import ABOUT, BAG, visible
 from dagger_ros.dataset.rows import Rows, decided_rows, wanted_for_rows
 from dagger_ros.supervisor import GateSettings
 
@@ -117,10 +117,7 @@ def find_bags(path: Path) -> list[Path]:
         return [path]
     if (path / BAG).is_dir():
         return [path / BAG]
-    found = (
-        f for f in path.rglob(f"episodes/[0-9]*/{ABOUT}") if not any(p[:1] == "." for p in f.relative_to(path).parts)
-    )
-    bags = [about.with_name(BAG) for about in sorted(found)]
+    bags = [about.with_name(BAG) for about in visible(path, f"episodes/[0-9]*/{ABOUT}")]
     if not bags:
         raise DaggerError(f"{path}: expected a rosbag2 folder, or that of an episode, a round or a run; found none")
     return bags

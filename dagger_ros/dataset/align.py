@@ -13,6 +13,7 @@ import numpy as np
 
 from dagger_ros.contract import NEVER_NS, Intent, InterventionReason, Label, Mode, RowLayout
 from dagger_ros.control import NewestStreams
+from dagger_ros.dataset.rows import Rows
 from dagger_ros.supervisor import Arrival, Arrivals, Reason, Response, response_bits
 from dagger_ros.supervisor.checks import CHECKS, TickView
 from dagger_ros.supervisor.limits import outside
@@ -28,8 +29,6 @@ _BOUND = int(Reason.CLAMPED_BOUND)
 _WANTS = int(Intent.LABEL | Intent.TAKEOVER)
 # Longer than any episode: the largest horizon that a contract may have.
 _LONGEST_NS = 86_400 * 10**9
-
-Rows = np.ndarray[Any, np.dtype[Any]]
 
 
 class Sample(NamedTuple):

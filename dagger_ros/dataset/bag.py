@@ -18,10 +18,10 @@ from mcap.writer import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from dagger_ros.contract import NEVER_NS, DaggerError
+from dagger_ros.contract import NEVER_NS, Action, Contract, DaggerError
 from dagger_ros.contract.files import sync_folder, write_file
 
-__all__ = ["ABOUT_BAG", "ACT", "DECISION", "BagWriter", "RecordedTopic", "part_of", "typestore_of"]
+__all__ = ["ABOUT_BAG", "ACT", "DECISION", "BagWriter", "RecordedTopic", "part_of", "plant_topics", "typestore_of"]
 
 # Name of the record inside a bag that says what is recorded.
 ABOUT_BAG = "dagger_ros"
@@ -61,6 +61,20 @@ class RecordedTopic:
             "liveliness_lease_duration": _FOREVER,
             "avoid_ros_namespace_conventions": False,
         }
+
+
+def plant_topics(contract: Contract, action: Action | None = None) -> dict[str, RecordedTopic]:
+    """What a robot, or its simulation, sends and is sent: streams, cameras and the command, by topic.
+
+    Args:
+        contract: Names them.
+        action: The command, where it is another one than the contract's.
+    """
+    action = action or contract.action
+    seen = {stream.topic: stream.type for stream in contract.streams.values()}
+    seen |= {camera.topic: camera.type for camera in contract.cameras.values()}
+    topics = {topic: RecordedTopic(type_, reliable=False, latched=False) for topic, type_ in seen.items()}
+    return topics | {action.topic: RecordedTopic(action.type, reliable=True, latched=False)}
 
 
 class BagWriter:

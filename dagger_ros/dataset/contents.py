@@ -57,14 +57,11 @@ class RecordedMessages:
 
     def stamps_ns(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(N,) int64, the header stamp of each one, ns; its type has a header."""
-        raw = np.frombuffer(b"".join([d[:HEAD] for d in self.data]), np.uint8).reshape(-1, HEAD)
-        little = (raw[:, 1] & 1).astype(bool)
-        stamps = raw[:, 4:].copy()
-        parts = [np.where(little, stamps.view(f"<{of}")[:, i], stamps.view(f">{of}")[:, i]) for i, of in _STAMP]
-        return parts[0].astype(np.int64) * _NS_PER_S + parts[1]
-
-
-_STAMP = ((0, "i4"), (1, "u4"))
+        raw = b"".join([d[:HEAD] for d in self.data])
+        little, big = (np.frombuffer(raw, [("cdr", "4u1"), ("sec", f"{o}i4"), ("nanosec", f"{o}u4")]) for o in "<>")
+        is_little = little["cdr"][:, 1] == 1
+        sec, nanosec = (np.where(is_little, little[name], big[name]) for name in ("sec", "nanosec"))
+        return sec.astype(np.int64) * _NS_PER_S + nanosec
 
 
 @dataclass(frozen=True)

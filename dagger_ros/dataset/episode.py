@@ -10,7 +10,7 @@ from typing import Any
 from dagger_ros.contract import DaggerError
 from dagger_ros.contract.files import write_file
 
-__all__ = ["ABOUT", "BAG", "EpisodeInfo", "read_episode", "write_episode"]
+__all__ = ["ABOUT", "BAG", "EpisodeInfo", "read_episode", "visible", "write_episode"]
 
 BAG = "bag"
 ABOUT = "episode.json"
@@ -61,6 +61,11 @@ class EpisodeInfo:
     keep: str = "all"
     imported: dict[str, Any] = field(default_factory=dict)
     schema: str = _SCHEMA
+
+
+def visible(root: Path, pattern: str) -> list[Path]:
+    """What is found below a folder, in order, but for what lies hidden there: that is not finished, and somebody's."""
+    return sorted(f for f in root.rglob(pattern) if not any(p[:1] == "." for p in f.relative_to(root).parts))
 
 
 def write_episode(folder: Path, info: EpisodeInfo) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,10 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from dagger_ros.contract import NEVER_NS, Action, Contract, DaggerError, RowLayout, StreamReader
+from dagger_ros.contract.files import file_sha256
 from dagger_ros.dataset.align import COMMAND, Sample, Tally, align, unlabelled
-from dagger_ros.dataset.bag import RecordedTopic, typestore_of
+from dagger_ros.dataset.bag import plant_topics, typestore_of
+from dagger_ros.dataset.rows import ages_s
 
 __all__ = ["ForeignBag", "Reading", "StreamReport"]
 
@@ -117,16 +118,14 @@ class ForeignBag:
     def __init__(self, path: Path, layout: RowLayout, reading: Reading) -> None:
         self.path, self.layout, self._reading = path, layout, reading
         contract, self._action = layout.contract, reading.action(layout.contract)
-        types = {s.topic: s.type for s in contract.streams.values()}
-        types |= {camera.topic: camera.type for camera in contract.cameras.values()}
-        self.topics = {t: RecordedTopic(type_, reliable=False, latched=False) for t, type_ in types.items()}
-        self.topics[self._action.topic] = RecordedTopic(self._action.type, reliable=True, latched=False)
+        self.topics = plant_topics(contract, self._action)
         if not path.exists() or (path.is_dir() and not (path / "metadata.yaml").is_file()):
             raise DaggerError(
                 f"{path}: expected a rosbag2 folder with its metadata.yaml, or an .mcap or .db3 file; there is none "
                 "(`ros2 bag reindex` makes that of a recorder that was killed)"
             )
-        self.sha256 = {f.name: _sha256(f) for f in (sorted(path.iterdir()) if path.is_dir() else [path]) if f.is_file()}
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        self.sha256 = {f.name: file_sha256(f) for f in files if f.is_file()}
         self.counts = dict.fromkeys(self.topics, 0)
         samples = self._samples()
         self.started_ns, self.finished_ns = samples[0].received_ns, samples[-1].received_ns
@@ -303,11 +302,10 @@ class ForeignBag:
         reports = []
         for i, (name, expected_hz, max_age_s) in enumerate([*about, command]):
             ages_ns = (rows["time_ns"] - oldest[:, i])[received[:, i] != NEVER_NS]
-            ages = np.percentile(ages_ns * 1e-9, [50, 99, 100]).tolist() if len(ages_ns) else [np.nan] * 3
             stale = len(rows) - int((ages_ns <= round(max_age_s * 1e9)).sum())
             tally = tallies[COMMAND if i == len(about) else i]
             rate_hz = tally.messages / seconds
-            reports.append(StreamReport(name, tally, rate_hz, expected_hz, tuple(ages), max_age_s, stale))
+            reports.append(StreamReport(name, tally, rate_hz, expected_hz, ages_s(ages_ns), max_age_s, stale))
         return tuple(reports)
 
 
@@ -341,12 +339,3 @@ def _fields(text: str) -> list[str]:
 
 def _list(connections: list[Connection]) -> str:
     return ", ".join(sorted({f"{c.topic} ({c.msgtype})" for c in connections})) or "nothing"
-
-
-def _sha256(path: Path) -> str:
-    """In pieces: a bag may be larger than the memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -15,10 +15,11 @@ from dagger_ros.contract import NEVER_NS, Contract, Label, RowLayout
 from dagger_ros.contract.schema import ImageStream
 from dagger_ros.contract.types import MESSAGE_TYPES
 from dagger_ros.control import GAP_PERIODS
+from dagger_ros.dataset.bag import plant_topics
 from dagger_ros.dataset.contents import HEAD, Contents, RecordedMessages, read_contents
 from dagger_ros.dataset.episode import BAG, EpisodeInfo, read_episode
-from dagger_ros.dataset.rounds import EpisodeEntry, Round, check_round, episode_folder
-from dagger_ros.dataset.rows import Rows, decided_rows, wanted_for_rows
+from dagger_ros.dataset.rounds import SPLITS, EpisodeEntry, Round, check_round, episode_folder
+from dagger_ros.dataset.rows import Rows, ages_s, decided_rows, wanted_for_rows
 from dagger_ros.supervisor import ABOUT, Response
 
 __all__ = ["EpisodeFrames", "StreamQuality", "View", "read_frames"]
@@ -100,9 +101,7 @@ class EpisodeFrames:
         return [slice(a, b + 1) for a, b in zip(starts, stops, strict=True)]
 
 
-def read_frames(
-    folders: Sequence[Path], contract: Contract, splits: Sequence[str] = ("train", "validation", "stress")
-) -> Iterator[EpisodeFrames]:
+def read_frames(folders: Sequence[Path], contract: Contract, splits: Sequence[str] = SPLITS) -> Iterator[EpisodeFrames]:
     """Reads the episodes of finished rounds.
 
     Args:
@@ -142,8 +141,7 @@ def _episode(manifest: Round, entry: EpisodeEntry, folder: Path, layout: RowLayo
 
 
 def _wanted(contract: Contract, topic: str, type_: str) -> int:
-    observed = topic in contract.topics or topic in (camera.topic for camera in contract.cameras.values())
-    return HEAD if observed else wanted_for_rows(topic, type_)
+    return HEAD if topic in plant_topics(contract) else wanted_for_rows(topic, type_)
 
 
 def _seen(
@@ -153,7 +151,7 @@ def _seen(
     messages = contents.topics.get(camera.topic)
     if messages is None or not messages.data:
         none = np.full(len(rows), NEVER_NS)
-        return none, none, StreamQuality(0, 0, 0, (np.nan, np.nan, np.nan), len(rows))
+        return none, none, StreamQuality(0, 0, 0, ages_s(none[:0]), len(rows))
     newest = np.searchsorted(messages.order, decisions.order) - 1
     all_stamps = messages.stamps_ns()
     there = newest >= 0
@@ -179,9 +177,5 @@ def _times(messages: RecordedMessages | None, *, has_header: bool) -> _Integers:
 def _quality(times_ns: _Integers, rate_hz: float, ages_ns: _Integers, there: _Mask, stale: _Mask) -> StreamQuality:
     periods = np.diff(times_ns) * 1e-9 * rate_hz
     gaps = periods[periods > GAP_PERIODS]
-    ages = (np.nan, np.nan, np.nan)
-    if there.any():
-        p50, p99, worst = np.percentile(ages_ns[there] * 1e-9, [50, 99, 100]).tolist()
-        ages = (p50, p99, worst)
     missing = int((gaps.round() - 1).sum())
-    return StreamQuality(len(times_ns), len(gaps), missing, ages, int(stale.sum()))
+    return StreamQuality(len(times_ns), len(gaps), missing, ages_s(ages_ns[there]), int(stale.sum()))

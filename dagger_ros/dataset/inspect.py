@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import Contract, Label, RowLayout
+from dagger_ros.contract import NEVER_NS, Contract, Label, RowLayout
 from dagger_ros.dataset.episode import BAG, read_episode
 from dagger_ros.dataset.rounds import Round, check_round, episode_folder
-from dagger_ros.dataset.rows import read_rows
+from dagger_ros.dataset.rows import Rows, ages_s, read_rows
 
 __all__ = ["RoundView", "StreamView", "inspect_rounds", "new_share"]
 
@@ -85,7 +85,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
                 StreamView(
                     name,
                     sum(info.messages[contract.streams[name].topic] for info in infos) / seconds if seconds else 0.0,
-                    _ages_s(rows, i),
+                    _stamp_ages_s(rows, i),
                 )
                 for i, name in enumerate(layout.streams)
             ),
@@ -137,10 +137,6 @@ def _nearest(frames: _Array, others: _Array, same: np.ndarray[Any, np.dtype[np.i
     return result
 
 
-def _ages_s(rows: np.ndarray[Any, np.dtype[Any]], stream: int) -> tuple[float, float, float]:
-    received = rows["receive_ns"][:, stream] >= 0
-    ages = (rows["time_ns"] - rows["stamp_ns"][:, stream])[received] * 1e-9
-    if not len(ages):
-        return np.nan, np.nan, np.nan
-    p50, p99, worst = np.percentile(ages, [50, 99, 100])
-    return float(p50), float(p99), float(worst)
+def _stamp_ages_s(rows: Rows, stream: int) -> tuple[float, float, float]:
+    received = rows["receive_ns"][:, stream] != NEVER_NS
+    return ages_s((rows["time_ns"] - rows["stamp_ns"][:, stream])[received])

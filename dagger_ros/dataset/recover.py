@@ -18,7 +18,7 @@ from dagger_ros.contract import Act, Contract, DaggerError
 from dagger_ros.dataset.about import BagAbout, parse_about
 from dagger_ros.dataset.acts import ActLog
 from dagger_ros.dataset.bag import ABOUT_BAG, ACT, DECISION, BagWriter, RecordedTopic, part_of, typestore_of
-from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, write_episode
+from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, visible, write_episode
 
 __all__ = ["Recovered", "recover_episode", "unfinished_episodes"]
 
@@ -52,8 +52,7 @@ def unfinished_episodes(root: Path) -> list[Path]:
 
     What `dagger-ros run` has not finished is left out: it runs those episodes again.
     """
-    folders = (f for f in root.rglob("episodes/[0-9]*") if not any(p[:1] == "." for p in f.relative_to(root).parts))
-    return sorted(f for f in folders if not (f / ABOUT).exists() and _source(f) is not None)
+    return [f for f in visible(root, "episodes/[0-9]*") if not (f / ABOUT).exists() and _source(f) is not None]
 
 
 def recover_episode(folder: Path) -> Recovered:

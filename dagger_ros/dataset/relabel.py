@@ -10,7 +10,7 @@ import numpy as np
 
 from dagger_ros.contract import RowLayout
 from dagger_ros.dataset.about import RELABELLED, BagAbout
-from dagger_ros.dataset.bag import DECISION, RecordedTopic
+from dagger_ros.dataset.bag import DECISION, plant_topics
 from dagger_ros.dataset.contents import HEAD, Contents, read_contents, read_in_turn
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode
 from dagger_ros.dataset.offline import write_rows
@@ -40,9 +40,7 @@ def write_relabelled(bag: Path, about: BagAbout, rows: Rows, round_: Path, *, op
             take it.
     """
     contract = about.contract
-    types = {s.topic: s.type for s in contract.streams.values()} | {c.topic: c.type for c in contract.cameras.values()}
-    topics = {topic: RecordedTopic(type_, reliable=False, latched=False) for topic, type_ in types.items()}
-    topics[contract.action.topic] = RecordedTopic(contract.action.type, reliable=True, latched=False)
+    topics = plant_topics(contract)
     contents = read_contents(bag, lambda topic, type_: HEAD if topic in topics or type_ == DECISION else 0)
     definitions = {messages.type: messages.definition for messages in contents.topics.values()}
     info = replace(read_episode(bag.parent), operator_id=operator_id, acts=[])

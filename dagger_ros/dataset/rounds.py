@@ -25,6 +25,7 @@ from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, read_episode
 from dagger_ros.dataset.rows import read_rows
 
 __all__ = [
+    "SPLITS",
     "EpisodeEntry",
     "Round",
     "TrainingEpisode",
@@ -36,11 +37,13 @@ __all__ = [
     "manifest_sha256",
     "recorded_episodes",
     "round_folder",
+    "round_folders",
     "split_of",
     "training_episodes",
     "verify_round",
 ]
 
+SPLITS = ("train", "validation", "stress")
 _MANIFEST = "manifest.json"
 _SCHEMA = "dagger_ros.round/1"
 
@@ -131,6 +134,18 @@ class Round:
 def round_folder(run: Path, index: int) -> Path:
     """Where a round lies."""
     return run / "rounds" / f"{index:03d}"
+
+
+def round_folders(run: Path) -> list[Path]:
+    """Every round of a run, the earliest first.
+
+    Raises:
+        DaggerError: If there is none.
+    """
+    folders = sorted(f for f in (run / "rounds").glob("[0-9]*") if f.name.isdigit())
+    if not folders:
+        raise DaggerError(f"{run}: expected the folder of a run, with rounds/000; there is none")
+    return folders
 
 
 def episode_folder(round_: Path, index: int) -> Path:

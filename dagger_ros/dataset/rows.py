@@ -13,7 +13,7 @@ from dagger_ros.dataset.bag import ACT, DECISION, typestore_of
 from dagger_ros.dataset.cdr import fields_of, read_messages
 from dagger_ros.dataset.contents import WHOLE, Contents, RecordedMessages, read_contents
 
-__all__ = ["Rows", "decided_rows", "read_rows", "wanted_for_rows"]
+__all__ = ["Rows", "ages_s", "decided_rows", "read_rows", "wanted_for_rows"]
 
 Rows = np.ndarray[Any, np.dtype[Any]]
 _NS_PER_S = 1_000_000_000
@@ -95,3 +95,15 @@ def _rows(path: Path, decisions: RecordedMessages, layout: RowLayout) -> Rows:
             f"{path}: expected messages of type {DECISION} as this version knows it; decision {error}"
         ) from error
     return rows
+
+
+def ages_s(ages_ns: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[float, float, float]:
+    """The median, the 99th percentile and the largest of ages, s; NaN where there are none.
+
+    Args:
+        ages_ns: (N,) int64, ns.
+    """
+    if not len(ages_ns):
+        return np.nan, np.nan, np.nan
+    p50, p99, worst = np.percentile(ages_ns * 1e-9, [50, 99, 100]).tolist()
+    return p50, p99, worst

@@ -29,6 +29,7 @@ from dagger_ros.dataset import (
     write_episode,
 )
 from dagger_ros.dataset.acts import ENDS
+from dagger_ros.dataset.bag import plant_topics
 from dagger_ros.dataset.corrections import CorrectionFilter, Received
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, OperatorAct, SimTick
@@ -261,18 +262,17 @@ class AggregatorNode(ContractNode):
         # First, so that the time of a lockstep tick is known before its messages are written.
         if self.lockstep or self._drives_simulation:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
-        contract = self.contract
-        topics = {s.topic: s.type for s in contract.streams.values()}
-        topics |= {camera.topic: camera.type for camera in contract.cameras.values()}
-        observed = set(topics)
-        topics |= {contract.action.topic: contract.action.type, **_GRAPH_TOPICS}
+        recorded = plant_topics(self.contract)
+        observed = {topic for topic, about in recorded.items() if not about.reliable}
+        types = _GRAPH_TOPICS
         if not self.lockstep:  # they come by the clock, and what lockstep records is the same each time
-            topics["diagnostics"] = "diagnostic_msgs/msg/DiagnosticArray"
+            types = types | {"diagnostics": "diagnostic_msgs/msg/DiagnosticArray"}
+        for topic, type_ in types.items():
+            recorded[topic] = RecordedTopic(type_, reliable=True, latched=topic in _LATCHED)
         # That a writer offers less than is asked for, rclpy says by two more things to wait for on each subscription: a
         # fifth of the recorder's time. Observations ask for the least, the graph's own topics for what it offers.
         quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
-        recorded = {}
-        for topic, type_ in topics.items():
+        for topic, about in recorded.items():
             qos = self.qos.record
             if topic in observed:
                 qos = self.qos.recorded_sensor(self._needed[topic][0])
@@ -282,14 +282,13 @@ class AggregatorNode(ContractNode):
                 qos = ACT_QOS
             name = "/diagnostics" if topic == "diagnostics" else topic
             self.create_subscription(
-                message_class(type_),
+                message_class(about.type),
                 name,
                 partial(self._record, topic),
                 qos,
                 raw=True,
                 event_callbacks=None if topic in _WRITTEN_BY_OTHERS else quiet,
             )
-            recorded[topic] = RecordedTopic(type_, reliable=topic not in observed, latched=topic in _LATCHED)
         return recorded
 
     def _record(self, topic: str, data: bytes, info: Mapping[str, Any]) -> None:

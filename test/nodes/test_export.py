@@ -21,20 +21,16 @@ from PIL import Image
 from conftest import contract_path
 from dagger_ros.contract import DaggerError, Label, RowLayout, load_contract
 from dagger_ros.dataset import (
-    ExportSettings,
     RecordedTopic,
     View,
-    export_file,
-    export_lerobot,
     finish_round,
-    load_columns,
     read_episode,
     read_frames,
     read_rows,
-    verify_lerobot,
     write_rows,
 )
 from dagger_ros.dataset.bag import DECISION, typestore_of
+from dagger_ros.dataset.export import ExportSettings, export_file, export_lerobot, load_columns, verify_lerobot
 from dagger_ros.nodes.lockstep import LockstepGraph
 from dagger_ros.nodes.share import message_definition
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 
 from dagger_ros.contract import Contract, DaggerError, Label, RowLayout
 from dagger_ros.dataset.bag import part_of
-from dagger_ros.dataset.columns import Column, frame_columns
+from dagger_ros.dataset.export.columns import Column, frame_columns
 from dagger_ros.dataset.frames import EpisodeFrames, View
+from dagger_ros.dataset.rows import Rows
 
 __all__ = ["FILES", "export_file"]
 
@@ -53,18 +55,18 @@ def export_file(out: Path, format_: str, episodes: Iterable[EpisodeFrames], cont
     return frames
 
 
-def _write_csv(part: Path, episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> int:
+def _write_table(
+    write: Callable[[pa.Table, Path], None],
+    part: Path,
+    episodes: Iterable[EpisodeFrames],
+    contract: Contract,
+    view: View,
+) -> int:
     table = _table(episodes, contract, view)
-    if table is not None:
-        pa.csv.write_csv(table, part)
-    return 0 if table is None else int(table.num_rows)
-
-
-def _write_parquet(part: Path, episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> int:
-    table = _table(episodes, contract, view)
-    if table is not None:
-        pq.write_table(table, part)
-    return 0 if table is None else int(table.num_rows)
+    if table is None:
+        return 0
+    write(table, part)
+    return int(table.num_rows)
 
 
 def _table(episodes: Iterable[EpisodeFrames], contract: Contract, view: View) -> pa.Table | None:
@@ -113,15 +115,13 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
                     "rewards": done * episode.info.success,
                     "dones": done,
                     "states": rows["privileged"],
-                    # As Sirius has them: 1 where the expert took over, 0 the policy, -1 a demonstration.
-                    "action_modes": np.where(rows["label_source"] != Label.EXPERT, 0, np.sign(rows["intervention"])),
+                    "action_modes": _action_modes(rows, episode.round.round),
                     **{
                         f"dagger/{n.removeprefix('dagger.')}": c.of(run).values
                         for n, c in columns.items()
                         if n.startswith("dagger.") and c.values.dtype.kind != "U"
                     },
                 }
-                arrays["action_modes"][(rows["label_source"] == Label.EXPERT) & (episode.round.round == 0)] = -1
                 for i, stream in enumerate(layout.streams):
                     if layout.seen_by_policy[i]:
                         arrays[f"obs/{stream}"] = rows["observation"][:, layout.slices[i]].astype(np.float32)
@@ -146,4 +146,14 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
     return total
 
 
-FILES = {"csv": _write_csv, "parquet": _write_parquet, "robomimic": _write_robomimic}
+def _action_modes(rows: Rows, round_: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """As Sirius has them: 1 where the expert took over, 0 where it did not, -1 in a demonstration."""
+    by_expert = np.full(len(rows), -1, np.int32) if round_ == 0 else np.sign(rows["intervention"])
+    return np.where(rows["label_source"] == Label.EXPERT, by_expert, 0)
+
+
+FILES: dict[str, Callable[..., int]] = {
+    "csv": partial(_write_table, pa.csv.write_csv),
+    "parquet": partial(_write_table, pq.write_table),
+    "robomimic": _write_robomimic,
+}

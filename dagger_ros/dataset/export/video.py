@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-__all__ = ["CODECS", "write_video"]
+__all__ = ["CODECS", "pixel_format", "write_video"]
 
 # Encoder and options. Every second frame is a key frame: a single frame is quickly found, as training wants it. One
 # thread each: how many there are would show in the bytes.
@@ -18,6 +18,11 @@ CODECS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "18", "g": "2", "preset": "fast", "threads": "1"}),
     "av1": ("libsvtav1", {"crf": "24", "g": "2", "preset": "10", "svtav1-params": "lp=1"}),
 }
+
+
+def pixel_format(width: int, height: int) -> str:
+    """Colours at half the resolution, as every player knows them, where the size can be halved."""
+    return "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"
 
 
 def write_video(path: Path, pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8]]], fps: int, codec: str) -> None:
@@ -37,7 +42,7 @@ def write_video(path: Path, pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8
                 height, width = pixels.shape[:2]
                 stream = container.add_stream(encoder, rate=fps, options=options)
                 stream.width, stream.height = width, height
-                stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"
+                stream.pix_fmt = pixel_format(width, height)
                 stream.time_base = stream.codec_context.time_base = Fraction(1, fps)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, fps)
