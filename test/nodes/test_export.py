@@ -155,6 +155,25 @@ def test_edited_dataset_is_named_and_not_added_to(run: Path, dataset: Path) -> N
         export_lerobot(run, run / "contract.yaml", dataset, ExportSettings())
 
 
+def test_dataset_that_is_behind_its_run_is_whole(run: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(run / "rounds/000", first / "rounds/000")
+    export_lerobot(first, run / "contract.yaml", tmp_path / "dataset", ExportSettings())
+    verify_lerobot(run, run / "contract.yaml", tmp_path / "dataset")
+
+
+@pytest.mark.parametrize("change", [{"view": "everything"}, {"rounds": [{}]}, {"rounds": 1}, {"schema": "x"}])
+def test_description_that_was_edited_is_refused_in_words(run: Path, dataset: Path, change: dict[str, object]) -> None:
+    path = dataset / "meta/dagger_ros.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for use in (
+        lambda: verify_lerobot(run, run / "contract.yaml", dataset),
+        lambda: export_lerobot(run, run / "contract.yaml", dataset, ExportSettings()),
+    ):
+        with pytest.raises(DaggerError, match="expected a dataset of dagger-ros export"):
+            use()
+
+
 def test_dataset_of_another_view_or_with_a_path_out_of_its_folder_is_refused(run: Path, dataset: Path) -> None:
     with pytest.raises(DaggerError, match="view: it has labels, you asked for"):
         export_lerobot(run, run / "contract.yaml", dataset, ExportSettings(View.FRAMES))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ def export_lerobot(run: Path, contract_path: Path, out: Path, settings: ExportSe
     Raises:
         DaggerError: If `out` is something else, was changed, or is of other rounds; if there is nothing to write.
     """
+    return _export(round_folders(run), contract_path, out, settings)
+
+
+def _export(folders: Sequence[Path], contract_path: Path, out: Path, settings: ExportSettings) -> list[dict[str, Any]]:
     contract = load_contract(contract_path)
     fps = round(contract.timing.control_rate_hz)
     if fps != contract.timing.control_rate_hz:
@@ -56,7 +60,6 @@ def export_lerobot(run: Path, contract_path: Path, out: Path, settings: ExportSe
             f"{contract_path}: timing.control_rate_hz: expected a whole number, which is all that a LeRobotDataset "
             f"can say, found {contract.timing.control_rate_hz:g}"
         )
-    folders = round_folders(run)
     there = _read_about(out, contract, settings, folders) if out.exists() else []
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -69,7 +72,7 @@ def export_lerobot(run: Path, contract_path: Path, out: Path, settings: ExportSe
     if not writer.frames:
         shutil.rmtree(part)
         raise DaggerError(
-            f"{run}: expected frames of view {settings.view.value} in split {settings.split}; there are none in "
+            f"{out}: expected frames of view {settings.view.value} in split {settings.split}; there are none in "
             f"{len(folders)} rounds"
         )
     writer.finish(contract_path.read_bytes())
@@ -78,16 +81,16 @@ def export_lerobot(run: Path, contract_path: Path, out: Path, settings: ExportSe
 
 
 def verify_lerobot(run: Path, contract_path: Path, out: Path) -> None:
-    """Makes a dataset again from the bags, and compares every byte.
+    """Makes a dataset again from the bags of the rounds that it has, and compares every byte.
 
     Raises:
         DaggerError: If a file is not as the bags have it, is missing, or is one too many.
     """
     about = _about(out)
-    settings = ExportSettings(View(about["view"]), about["split"], about["codec"])
+    folders = round_folders(run)[: len(about["rounds"])]
     with tempfile.TemporaryDirectory(prefix="dagger_ros_verify_") as folder:
         again = Path(folder) / "dataset"
-        export_lerobot(run, contract_path, again, settings)
+        _export(folders, contract_path, again, _settings(about))
         expected, found = (_files(root) for root in (again, out))
         for name in sorted(expected | found):
             if name not in found or name not in expected:
@@ -132,13 +135,20 @@ def _files(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
+def _settings(about: Mapping[str, Any]) -> ExportSettings:
+    """That a dataset was exported with."""
+    return ExportSettings(View(about["view"]), about["split"], about["codec"])
+
+
 def _about(out: Path) -> dict[str, Any]:
     try:
         about = json.loads((out / ABOUT).read_text(encoding="utf-8"))
         if about["schema"] != SCHEMA:
             raise ValueError(f"found {about['schema']}")
+        _settings(about)
+        _ = [(round_["manifest_sha256"], round_["files"].items()) for round_ in about["rounds"]]
         return dict(about)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DaggerError(f"{out}: expected a dataset of dagger-ros export ({ABOUT}, {SCHEMA}); {error}") from error
 
 
