@@ -8,7 +8,7 @@ import numpy as np
 
 from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, Row, RowLayout
 from dagger_ros.expert import Labeller
-from dagger_ros.policy import Checkpoint, MlpEnsemble
+from dagger_ros.policy import Checkpoint, Policy
 from dagger_ros.supervisor import Event, Gate
 
 __all__ = ["ControlTick", "newest_ns"]
@@ -41,7 +41,7 @@ class ControlTick:
         layout: RowLayout,
         gate: Gate,
         labeller: Labeller | None,
-        policy: tuple[Checkpoint, MlpEnsemble] | None,
+        policy: tuple[Checkpoint, Policy] | None,
     ) -> None:
         self._layout = layout
         self._gate = gate
@@ -53,6 +53,8 @@ class ControlTick:
         """Forgets the last episode."""
         self._starts = True
         self._gate.start_episode(seed)
+        if self._policy is not None:
+            self._policy[1].start_episode()
         if self._labeller is not None:
             self._labeller.start_episode(seed)
 

@@ -1,6 +1,7 @@
 """Reads a checkpoint and gives an action and its scores for each observation, in numpy."""
 
+from dagger_ros.policy.base import Policy
 from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dagger_ros.policy.ensemble import MlpEnsemble
 
-__all__ = ["Checkpoint", "MlpEnsemble", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "MlpEnsemble", "Policy", "load_checkpoint", "save_checkpoint"]

@@ -47,6 +47,9 @@ class MlpEnsemble:
             self._norms = (self._reference**2).sum(axis=1)
             self._unit = tensors["novelty.unit"].item()
 
+    def start_episode(self) -> None:
+        """Nothing: it has no memory."""
+
     def act(self, observation: Array, out: Array) -> Scores:
         """The action for one observation, and how sure it is.
 
