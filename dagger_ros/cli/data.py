@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from dagger_ros.cli.tables import counted, tables
 from dagger_ros.cli.verbs import Verbs
 from dagger_ros.contract import Contract, DaggerError, load_contract
@@ -49,15 +51,16 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import inspect_rounds, round_folders
+    from dagger_ros.dataset import StreamQuality, inspect_rounds, round_folders
 
     folders = round_folders(options.run_folder)
     contract = load_contract(options.contract or options.run_folder / "contract.yaml")
     views = list(inspect_rounds(folders, contract))
     table = tables()
     table(
-        f"{contract.name}: rounds; new: further from every earlier frame than 95 % of those from another episode",
-        "round, rule, policy, operator, episodes, succeeded, seconds, frames, new frames",
+        f"{contract.name}: rounds; frames: ticks at which nothing was stale; new: further from every earlier tick than "
+        "95 % of those from another episode",
+        "round, rule, policy, operator, episodes, succeeded, seconds, ticks, frames, new ticks",
         [
             (
                 f"{v.manifest.round:03d}",
@@ -68,6 +71,7 @@ def _inspect(options: argparse.Namespace) -> None:
                 sum(e.success for e in v.manifest.episodes),
                 round(v.seconds, 1),
                 sum(v.labels.values()),
+                v.frames,
                 "-" if v.new_share is None else f"{100 * v.new_share:.0f} %",
             )
             for v in views
@@ -91,17 +95,20 @@ def _inspect(options: argparse.Namespace) -> None:
         ],
     )
     streams = []
-    for i, stream in enumerate(views[0].streams):
-        slowest = min(views, key=lambda v: v.streams[i].rate_hz)
-        oldest = max(views, key=lambda v: v.streams[i].ages_s[-1])
-        ages = [round(age, 4) for age in oldest.streams[i].ages_s]
-        limit = contract.streams[stream.name]
-        in_round = f"{slowest.manifest.round:03d}, {oldest.manifest.round:03d}"
-        rate = round(slowest.streams[i].rate_hz, 1)
-        streams.append((stream.name, in_round, rate, limit.rate_hz, *ages, limit.max_age_s))
+    for parts in zip(*(v.streams for v in views), strict=True):
+        slowest = min(range(len(views)), key=lambda k: parts[k].rate_hz)
+        oldest = max(range(len(views)), key=lambda k: np.nan_to_num(parts[k].ages_s[-1], nan=np.inf))
+        limit = contract.streams.get(parts[0].name) or contract.cameras[parts[0].name]
+        in_round = ", ".join(f"{views[k].manifest.round:03d}" for k in (slowest, oldest))
+        rates = round(parts[slowest].rate_hz, 1), limit.rate_hz
+        ages = *(round(age, 4) for age in parts[oldest].ages_s), limit.max_age_s
+        counts = StreamQuality.together([part.quality for part in parts])
+        streams.append((parts[0].name, in_round, *rates, *ages, counts.gaps, counts.missing, counts.stale_ticks))
     table(
-        "streams, in the round where they came slowest and in that where they were oldest at a control tick",
-        "stream, rounds, messages Hz, expected Hz, median age s, 99 % age s, largest age s, allowed s",
+        "streams: rate in the round where they came slowest, ages in that where they were oldest; gaps and stale ticks "
+        "of all rounds",
+        "stream, rounds, Hz, expected Hz, median age s, 99 % age s, largest age s, allowed s, gaps, missing, "
+        "stale ticks",
         streams,
     )
 

@@ -4,7 +4,7 @@ from dagger_ros.dataset.acts import ActLog, act_of
 from dagger_ros.dataset.bag import BagWriter, RecordedTopic
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
 from dagger_ros.dataset.foreign import ForeignBag, Reading, StreamReport
-from dagger_ros.dataset.frames import EpisodeFrames, View, read_frames
+from dagger_ros.dataset.frames import EpisodeFrames, StreamQuality, View, read_frames
 from dagger_ros.dataset.imports import import_bag, prepare_import
 from dagger_ros.dataset.inspect import RoundView, inspect_rounds
 from dagger_ros.dataset.offline import write_rows
@@ -38,6 +38,7 @@ __all__ = [
     "Recovered",
     "Round",
     "RoundView",
+    "StreamQuality",
     "StreamReport",
     "TrainingEpisode",
     "View",

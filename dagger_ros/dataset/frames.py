@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,21 +46,39 @@ class View(str, enum.Enum):
 
 @dataclass(frozen=True)
 class StreamQuality:
-    """How a stream or a camera came, in one episode.
+    """How a stream or a camera came, in an episode or in several.
 
     Args:
         messages: How many.
         gaps: Times that the next one came later than one and a half periods after the last, by stamp.
         missing: Messages that should have come in those gaps.
-        ages_s: At the control ticks, by stamp: the median, the 99th percentile and the largest, s.
+        ages_ns: (N,) int64 at the control ticks at which there was something, by stamp, ns.
         stale_ticks: Control ticks at which there was nothing, or nothing fresh.
     """
+
+    COUNTS: ClassVar = ("messages", "gaps", "missing", "stale_ticks")
 
     messages: int
     gaps: int
     missing: int
-    ages_s: tuple[float, float, float]
+    ages_ns: _Integers
     stale_ticks: int
+
+    @classmethod
+    def together(cls, parts: Sequence[StreamQuality]) -> StreamQuality:
+        """Of several episodes, at least one."""
+        counts = {name: sum(getattr(part, name) for part in parts) for name in cls.COUNTS}
+        return cls(ages_ns=np.concatenate([part.ages_ns for part in parts]), **counts)
+
+    @property
+    def ages_s(self) -> tuple[float, float, float]:
+        """The median, the 99th percentile and the largest age, s; NaN: there was never anything."""
+        return ages_s(self.ages_ns)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Everything but the ages, by name."""
+        return {name: getattr(self, name) for name in self.COUNTS}
 
 
 @dataclass(frozen=True)
@@ -151,7 +169,7 @@ def _seen(
     messages = contents.topics.get(camera.topic)
     if messages is None or not messages.data:
         none = np.full(len(rows), NEVER_NS)
-        return none, none, StreamQuality(0, 0, 0, ages_s(none[:0]), len(rows))
+        return none, none, StreamQuality(0, 0, 0, none[:0], len(rows))
     newest = np.searchsorted(messages.order, decisions.order) - 1
     all_stamps = messages.stamps_ns()
     there = newest >= 0
@@ -178,4 +196,4 @@ def _quality(times_ns: _Integers, rate_hz: float, ages_ns: _Integers, there: _Ma
     periods = np.diff(times_ns) * 1e-9 * rate_hz
     gaps = periods[periods > GAP_PERIODS]
     missing = int((gaps.round() - 1).sum())
-    return StreamQuality(len(times_ns), len(gaps), missing, ages_s(ages_ns[there]), int(stale.sum()))
+    return StreamQuality(len(times_ns), len(gaps), missing, ages_ns[there], int(stale.sum()))

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Contract, Label, RowLayout
-from dagger_ros.dataset.episode import BAG, read_episode
-from dagger_ros.dataset.rounds import Round, check_round, episode_folder
-from dagger_ros.dataset.rows import Rows, ages_s, read_rows
+from dagger_ros.contract import Contract, Label, RowLayout
+from dagger_ros.dataset.frames import StreamQuality, read_frames
+from dagger_ros.dataset.rounds import Round
 
 __all__ = ["RoundView", "StreamView", "inspect_rounds", "new_share"]
 
@@ -25,17 +24,22 @@ _Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class StreamView:
-    """How one stream came, in a round.
+    """How one stream or camera came, in a round.
 
     Args:
         name: In the contract.
         rate_hz: Messages in a second of the episodes.
-        ages_s: At the control ticks, by header stamp: the median, the 99th percentile and the largest, s.
+        quality: Of all episodes together.
     """
 
     name: str
     rate_hz: float
-    ages_s: tuple[float, float, float]
+    quality: StreamQuality
+
+    @property
+    def ages_s(self) -> tuple[float, float, float]:
+        """As in `quality`."""
+        return self.quality.ages_s
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,15 @@ class RoundView:
         manifest: As it was written.
         seconds: Of all episodes, on the robot's clock.
         labels: Ticks by whose action labels them.
-        streams: In the contract's order.
+        frames: Ticks that are frames: everything that the policy and the cameras saw was there and fresh.
+        streams: In the contract's order, cameras behind them.
         new_share: Of the observations, that no earlier round has seen; None: there is no earlier one.
     """
 
     manifest: Round
     seconds: float
     labels: dict[str, int]
+    frames: int
     streams: tuple[StreamView, ...]
     new_share: float | None
 
@@ -67,29 +73,28 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
     Raises:
         DaggerError: If a round is not finished or of another contract, or a bag is not the one that its manifest names.
     """
-    layout = RowLayout(contract)
+    resolution = RowLayout(contract).resolution()
     before: list[_Array] = []
     for folder in folders:
-        manifest = check_round(folder, contract)
-        places = [episode_folder(folder, e.episode) for e in manifest.episodes]
-        episodes = [read_rows(place / BAG, layout) for place in places]
-        infos = [read_episode(place) for place in places]
-        rows = np.concatenate(episodes)
+        episodes = list(read_frames([folder], contract))
+        infos = [episode.info for episode in episodes]
+        sources = np.concatenate([episode.rows["label_source"] for episode in episodes])
         seconds = sum(info.finished_ns - info.started_ns for info in infos) * 1e-9
-        observations = [episode["observation"] for episode in episodes]
+        observations = [episode.rows["observation"] for episode in episodes]
+        qualities = {
+            name: StreamQuality.together([episode.quality[name] for episode in episodes])
+            for name in (*contract.streams, *contract.cameras)
+        }
         yield RoundView(
-            manifest=manifest,
+            manifest=episodes[0].round,
             seconds=seconds,
-            labels={label.name.lower(): int((rows["label_source"] == label).sum()) for label in Label},
+            labels={label.name.lower(): int((sources == label).sum()) for label in Label},
+            frames=sum(int(episode.whole.sum()) for episode in episodes),
             streams=tuple(
-                StreamView(
-                    name,
-                    sum(info.messages[contract.streams[name].topic] for info in infos) / seconds if seconds else 0.0,
-                    _stamp_ages_s(rows, i),
-                )
-                for i, name in enumerate(layout.streams)
+                StreamView(name, quality.messages / seconds if seconds else 0.0, quality)
+                for name, quality in qualities.items()
             ),
-            new_share=new_share(before, observations, layout.resolution()) if before else None,
+            new_share=new_share(before, observations, resolution) if before else None,
         )
         before += observations
 
@@ -135,8 +140,3 @@ def _nearest(frames: _Array, others: _Array, same: np.ndarray[Any, np.dtype[np.i
             squared[same[part][:, None] == same] = np.inf
         result[part] = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
     return result
-
-
-def _stamp_ages_s(rows: Rows, stream: int) -> tuple[float, float, float]:
-    received = rows["receive_ns"][:, stream] != NEVER_NS
-    return ages_s((rows["time_ns"] - rows["stamp_ns"][:, stream])[received])

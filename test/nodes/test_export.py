@@ -19,11 +19,13 @@ import yaml
 from PIL import Image
 
 from conftest import contract_path
+from dagger_ros.cli import main
 from dagger_ros.contract import DaggerError, Label, RowLayout, load_contract
 from dagger_ros.dataset import (
     RecordedTopic,
     View,
     finish_round,
+    inspect_rounds,
     read_episode,
     read_frames,
     read_rows,
@@ -269,6 +271,39 @@ def test_tick_without_a_fresh_picture_is_no_frame_and_is_counted(run: Path, tmp_
     (round_,) = export_lerobot(with_camera, with_camera / "contract.yaml", tmp_path / "dataset", ExportSettings())
     assert round_["left_out"] == {"not whole": 4, "not in the view": 0}
     check_conforms(tmp_path / "dataset")
+
+
+def table_row(text: str, name: str) -> list[str]:
+    """The cells of the first printed row that begins so."""
+    return next(cells for cells in map(str.split, text.splitlines()) if cells[:1] == [name])
+
+
+def test_inspection_shows_gaps_and_stale_ticks_of_streams_and_cameras(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(10, 16))
+    (view,) = inspect_rounds([with_camera / "rounds/000"], load_contract(with_camera / "contract.yaml"))
+    ticks = view.manifest.episodes[0].ticks
+    main(["inspect", str(with_camera)])
+    text = capsys.readouterr().out
+    assert table_row(text, "wrist")[-3:] == ["1", "6", "4"]
+    assert table_row(text, "000")[-3:] == [str(ticks), str(ticks - 4), "-"]
+    # Nothing but pictures was taken over into this run.
+    assert table_row(text, "tool_position")[-3:] == ["0", "0", "0"]
+
+
+def test_edited_video_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(0))
+    main(["export", str(with_camera)])
+    main(["verify", str(with_camera)])
+    (video,) = with_camera.glob("dataset/videos/*/*/*.mp4")
+    data = bytearray(video.read_bytes())
+    data[len(data) // 2] ^= 1
+    video.write_bytes(data)
+    with pytest.raises(SystemExit) as exit_:
+        main(["verify", str(with_camera)])
+    assert exit_.value.code == 2
+    assert f"{video}: expected what the bags give; it differs" in capsys.readouterr().err
 
 
 def test_tables_have_a_column_for_each_value_with_its_unit(run: Path, tmp_path: Path) -> None:

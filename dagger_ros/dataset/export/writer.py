@@ -23,7 +23,7 @@ from dagger_ros.dataset.contents import read_in_turn
 from dagger_ros.dataset.export.columns import Column, frame_columns
 from dagger_ros.dataset.export.statistics import ImageStatistics, combined, statistics_of
 from dagger_ros.dataset.export.video import pixel_format, write_video
-from dagger_ros.dataset.frames import EpisodeFrames, View, read_frames
+from dagger_ros.dataset.frames import EpisodeFrames, StreamQuality, View, read_frames
 from dagger_ros.dataset.rounds import load_round, manifest_sha256
 
 __all__ = ["ABOUT", "SCHEMA", "ExportSettings", "Writer", "software"]
@@ -80,7 +80,7 @@ class Writer:
         tables: list[pa.Table] = []
         rows: list[dict[str, Any]] = []
         left_out = {"not whole": 0, "not in the view": 0}
-        streams: dict[str, dict[str, Any]] = {}
+        qualities: dict[str, list[StreamQuality]] = {}
         first = self._episodes
         for episode in read_frames([folder], self._contract, (self._settings.split,)):
             runs = episode.runs(self._settings.view)
@@ -97,9 +97,7 @@ class Writer:
             left_out["not whole"] += int((~episode.whole).sum())
             left_out["not in the view"] += int(episode.whole.sum()) - kept
             for name, quality in episode.quality.items():
-                streams.setdefault(name, {"messages": 0, "gaps": 0, "missing": 0, "stale_ticks": 0})
-                for key in streams[name]:
-                    streams[name][key] += getattr(quality, key)
+                qualities.setdefault(name, []).append(quality)
         if rows:
             _write_table(self._folder / data, tables)
             _write_table(self._folder / episodes, [pa.Table.from_pylist(rows)])
@@ -115,7 +113,7 @@ class Writer:
                 "episodes": self._episodes - first,
                 "frames": sum(row["length"] for row in rows),
                 "left_out": left_out,
-                "streams": streams,
+                "streams": {name: StreamQuality.together(parts).counts for name, parts in qualities.items()},
                 "files": {name: file_sha256(self._folder / name) for name in sorted(written)},
             }
         )
