@@ -45,6 +45,8 @@ __all__ = [
     "ToolVelocityActuation",
 ]
 
+_SCAN, _POSE = "sensor_msgs/msg/LaserScan", "geometry_msgs/msg/PoseStamped"
+
 
 class Interface(str, enum.Enum):
     """What a number in the action means to the actuators."""
@@ -375,6 +377,18 @@ class Contract(Part):
     def topics(self) -> tuple[str, ...]:
         """Observation topics, each once, in contract order."""
         return tuple(dict.fromkeys(s.topic for s in self.streams.values()))
+
+    @property
+    def perception(self) -> tuple[str, ...]:
+        """Streams of what a policy sees of the world: scans, and poses in another frame than that of the action.
+
+        All others say how the robot itself stands.
+        """
+        return tuple(
+            name
+            for name, s in self.streams.items()
+            if not s.privileged and (s.type == _SCAN or (s.type == _POSE and s.frame != self.action.frame))
+        )
 
     @property
     def recorder_max_age_s(self) -> float:

@@ -17,7 +17,9 @@ __all__ = ["Actuator", "make_actuator"]
 
 
 class Actuator(Protocol):
-    """Turns actions into motion; `model` and `data` are MjModel and MjData."""
+    """Turns actions into motion; `model` and `data` are MjModel and MjData. `body` is the one that they move."""
+
+    body: int
 
     def reset(self, model: Any, data: Any) -> None:
         """The state of the robot was set from outside."""
@@ -48,10 +50,12 @@ def make_actuator(actuation: Actuation, contract: Contract, model: Any, path: Pa
             f"the action has {len(contract.action.dimensions)}"
         )
     if isinstance(actuation, ActuatorsSource):
-        return _Direct(np.array([find("actuator", name) for name in actuation.names]))
+        return _Direct(np.array([find("actuator", name) for name in actuation.names]), model)
     if isinstance(actuation, PlanarBaseActuation):
         joints = [find("joint", name) for name in (actuation.x, actuation.y, actuation.yaw)]
-        return _PlanarBase(int(model.jnt_qposadr[joints[2]]), model.jnt_dofadr[joints])
+        return _PlanarBase(
+            int(model.jnt_qposadr[joints[2]]), model.jnt_dofadr[joints], int(model.jnt_bodyid[joints[2]])
+        )
     return _ToolVelocity(
         actuation,
         site=find("site", actuation.site),
@@ -63,8 +67,9 @@ def make_actuator(actuation: Actuation, contract: Contract, model: Any, path: Pa
 
 
 class _Direct:
-    def __init__(self, actuators: np.ndarray[Any, Any]) -> None:
+    def __init__(self, actuators: np.ndarray[Any, Any], model: Any) -> None:
         self._actuators = actuators
+        self.body = int(model.jnt_bodyid[model.actuator_trnid[actuators[-1], 0]])
 
     def reset(self, model: Any, data: Any) -> None:
         pass
@@ -79,8 +84,8 @@ class _Direct:
 class _PlanarBase:
     """Sets the velocity of a base that cannot slip sideways."""
 
-    def __init__(self, yaw: int, dofs: np.ndarray[Any, Any]) -> None:
-        self._yaw, self._dofs = yaw, dofs
+    def __init__(self, yaw: int, dofs: np.ndarray[Any, Any], body: int) -> None:
+        self._yaw, self._dofs, self.body = yaw, dofs, body
 
     def reset(self, model: Any, data: Any) -> None:
         pass
@@ -110,6 +115,7 @@ class _ToolVelocity:
         path: Path,
         period_s: float,
     ) -> None:
+        self.body = int(model.site_bodyid[site])
         self._kinematics = UprightSite(model, site, joints)
         self._places = model.jnt_qposadr[joints]
         actuator_of = {int(model.actuator_trnid[i, 0]): i for i in range(model.nu)}

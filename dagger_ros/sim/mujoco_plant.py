@@ -12,6 +12,7 @@ import numpy as np
 
 from dagger_ros.contract import Contract, DaggerError, Interface, RowLayout
 from dagger_ros.sim.actuation import make_actuator
+from dagger_ros.sim.camera_shift import CameraShift
 from dagger_ros.sim.perturbation import Perturbation
 from dagger_ros.sim.plant import Sample, TaskStatus, Vector
 from dagger_ros.sim.sources import make_source
@@ -52,7 +53,15 @@ def load_plant(contract: Contract, contract_path: str | Path, perturbation: Pert
         model = spec.compile()
     except ValueError as error:
         raise DaggerError(f"{path}: expected an MJCF model that compiles; {error}") from error
-    plant = MujocoPlant(contract, model, task, path, perturbation or Perturbation())
+    perturbation = perturbation or Perturbation()
+    seen = [name for name, s in contract.streams.items() if not s.privileged]
+    unknown = [name for name in perturbation.observation_streams if name not in seen]
+    if unknown:
+        raise DaggerError(
+            f"perturbation observation_streams: expected streams that a policy sees ({', '.join(seen)}), "
+            f"got {', '.join(unknown)}"
+        )
+    plant = MujocoPlant(contract, model, task, path, perturbation)
     try:
         plant.reset(0)
         plant.observe()
@@ -93,20 +102,25 @@ class MujocoPlant:
                 f"{path}: expected a timestep that divides the control period of {self._period_ns * 1e-9:g} s, "
                 f"got {model.opt.timestep:g} s"
             )
+        self._perturbation = perturbation
         model.geom_friction[:] *= perturbation.friction
         model.dof_damping[:] *= perturbation.friction
         model.dof_frictionloss[:] *= perturbation.friction
         task.attach(model, self.data, path)
         self._actuator = make_actuator(simulation.actuation, contract, model, path)
+        if perturbation.payload_kg:
+            _load(model, self.data, self._actuator.body, perturbation.payload_kg)
         streams = contract.streams
         self._reads = [make_source(simulation.sources[n], n, s, model, path) for n, s in streams.items()]
         layout = RowLayout(contract)
         self._wire = [layout.wire_dtype(i) for i in range(len(streams))]
         self._values = [np.zeros(len(s.dimensions)) for s in streams.values()]
-        scale = {n: (0.0 if s.privileged else s.resolution) for n, s in streams.items()}
+        chosen = perturbation.observation_streams or [n for n, s in streams.items() if not s.privileged]
+        scale = {n: s.resolution if n in chosen else 0.0 for n, s in streams.items()}
         added = {n: simulation.observation_noise.get(n, 0.0) for n in streams}
         self._noise = [float(np.hypot(added[n], perturbation.observation_noise * scale[n])) for n in streams]
         self._bias_scale = [perturbation.observation_bias * scale[n] for n in streams]
+        self._shift = CameraShift(contract, model, perturbation.camera_shift_m)
         self._topics = [
             (topic, [i for i, s in enumerate(streams.values()) if s.topic == topic]) for topic in contract.topics
         ]
@@ -115,6 +129,9 @@ class MujocoPlant:
         self._delay_ticks = self._ticks(perturbation.observation_delay_s)
         self._action_delay_ticks = self._ticks(perturbation.action_delay_s)
         self._gain = perturbation.actuator_gain
+        bounds = np.array([(d.lower, d.upper) for d in contract.action.dimensions_])
+        middle, reach = bounds.mean(axis=1), perturbation.actuator_limit * np.diff(bounds)[:, 0] / 2
+        self._limits = (middle - reach, middle + reach) if perturbation.actuator_limit < 1 else None
         lag_s = simulation.actuator_lag_s + perturbation.actuator_lag_s
         self._follow = 1.0 - np.exp(-model.opt.timestep / lag_s) if lag_s > 0 else 1.0
         noise = [simulation.actuator_noise.get(n, 0.0) for n in contract.action.dimensions]
@@ -129,7 +146,7 @@ class MujocoPlant:
     def reset(self, seed: int) -> TaskStatus:
         """Draws a new initial state from the seed; the time goes on."""
         mujoco.mj_resetData(self.model, self.data)
-        self.task.reset(np.random.default_rng(seed))
+        self.task.reset(np.random.default_rng(seed), self._perturbation.start_spread)
         mujoco.mj_forward(self.model, self.data)
         self._rng = np.random.default_rng([seed, _NOISE_STREAM])
         self._clear()
@@ -142,6 +159,7 @@ class MujocoPlant:
             self._rng.normal(0.0, scale, v.shape) if scale else 0.0
             for scale, v in zip(self._bias_scale, self._values, strict=True)
         ]
+        self._shift.draw(self._rng, self.model, self._biases)
         return self.task.status()
 
     def observe(self) -> Sequence[Sample]:
@@ -163,7 +181,8 @@ class MujocoPlant:
     def step(self, action: Vector | None) -> TaskStatus:
         """Moves on by one control period; without an action the robot stops as its interface defines it."""
         if action is not None:
-            self._commands.append(action * self._gain)
+            done = action * self._gain
+            self._commands.append(done if self._limits is None else np.clip(done, *self._limits))
         elif not self._holds_last:
             self._commands.append(np.zeros_like(self._actual))
         if len(self._commands) > self._action_delay_ticks:
@@ -204,3 +223,11 @@ class MujocoPlant:
 
     def _ticks(self, time_s: float) -> int:
         return round(time_s * 1e9 / self._period_ns)
+
+
+def _load(model: Any, data: Any, body: int, payload_kg: float) -> None:
+    """Adds a mass to a body; compensation of gravity does not know of it."""
+    mass = model.body_mass[body]
+    model.body_gravcomp[body] *= mass / (mass + payload_kg)
+    model.body_mass[body] += payload_kg
+    mujoco.mj_setConst(model, data)

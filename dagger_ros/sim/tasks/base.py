@@ -32,8 +32,8 @@ class Task(Protocol):
     def attach(self, model: Any, data: Any, path: Path) -> None:
         """Takes the compiled MjModel and its MjData; `path` is the MJCF file, for messages."""
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Draws the initial state into the MjData and starts counting."""
+    def reset(self, rng: np.random.Generator, spread: float = 1.0) -> None:
+        """Draws the initial state into the MjData and starts counting; `spread` is a factor on its range."""
 
     def step(self) -> TaskStatus:
         """Judges after one control period. May put the robot back; `was_put_back` then says so."""

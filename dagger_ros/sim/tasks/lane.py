@@ -135,9 +135,9 @@ class LaneTask:
         joints = [element(model, "joint", n, path=path, wanted_by="task 'lane'") for n in ("x", "y", "yaw")]
         self._places, self._dofs = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
 
-    def reset(self, rng: np.random.Generator) -> None:
+    def reset(self, rng: np.random.Generator, spread: float = 1.0) -> None:
         """Anywhere on the lane, not quite in its middle nor along it, at rest."""
-        self._rng = rng
+        self._rng, self._spread = rng, spread
         self._at = int(rng.integers(_POINTS))
         self._put(self._at)
         self._ticks, self._falls, self._way = 0, 0, 0
@@ -171,8 +171,8 @@ class LaneTask:
 
     def _put(self, at: int) -> None:
         """At rest near a point of the centre line, a little beside it and askew."""
-        offset = self._rng.uniform(-_OFFSET_M, _OFFSET_M)
-        askew = self._rng.uniform(-_ASKEW_RAD, _ASKEW_RAD)
+        offset = self._spread * self._rng.uniform(-_OFFSET_M, _OFFSET_M)
+        askew = self._spread * self._rng.uniform(-_ASKEW_RAD, _ASKEW_RAD)
         heading = np.arctan2(_TANGENT[at, 1], _TANGENT[at, 0]) + askew
         self._data.qpos[self._places] = *(_LINE[at] + offset * _NORMAL[at]), heading
         self._data.qvel[self._dofs] = 0.0

@@ -103,11 +103,11 @@ class PegTask:
         self._places = model.jnt_qposadr[joints]
         self._kinematics = UprightSite(model, self._tip, np.array(joints))
 
-    def reset(self, rng: np.random.Generator) -> None:
+    def reset(self, rng: np.random.Generator, spread: float = 1.0) -> None:
         """Hole and tip anywhere in their ranges, the arm at rest."""
         model, data = self._model, self._data
-        data.mocap_pos[model.body_mocapid[self._hole]] = _HOLE_M + rng.uniform(-1, 1, 3) * _HOLE_SPREAD_M
-        target = _START_M + rng.uniform(-1, 1, 3) * _START_SPREAD_M
+        data.mocap_pos[model.body_mocapid[self._hole]] = _HOLE_M + spread * rng.uniform(-1, 1, 3) * _HOLE_SPREAD_M
+        target = _START_M + spread * rng.uniform(-1, 1, 3) * _START_SPREAD_M
         data.qpos[self._places] = _HOME
         for _ in range(60):  # converges to below 1 um in about 40
             mujoco.mj_forward(model, data)
