@@ -11,7 +11,7 @@ import numpy as np
 from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Label, RowLayout
 from dagger_ros.control.tick import newest_ns
 from dagger_ros.expert import Labeller
-from dagger_ros.policy import Checkpoint, MlpEnsemble
+from dagger_ros.policy import Checkpoint, Policy
 from dagger_ros.supervisor import INPUT_BITS, Event, Gate
 
 __all__ = ["Replayed", "label_again", "propose_again", "replay"]
@@ -75,11 +75,8 @@ def replay(rows: Rows, gate: Gate, *, recorded_limits: bool = True) -> Rows:
     if not len(rows):
         return again
     goes_on = not rows[0]["requests"] & Event.LOCK.bit
-    # A recorder may be ahead of the supervisor, which hears of the episode a few ticks later.
-    changes = (np.diff(rows["episode"]) != 0) | (np.diff(rows["seed"]) != 0)
-    starts = np.concatenate([[True], changes & (rows["episode"][1:] >= 0)])
     again[int(goes_on) :]["reasons"] &= np.uint64(INPUT_BITS)
-    for row, start in zip(again, starts.tolist(), strict=True):
+    for row, start in zip(again, _starts(rows).tolist(), strict=True):
         if start:
             gate.start_episode(max(int(row["seed"]), 0))
         if goes_on:
@@ -92,7 +89,7 @@ def replay(rows: Rows, gate: Gate, *, recorded_limits: bool = True) -> Rows:
     return again
 
 
-def propose_again(rows: Rows, layout: RowLayout, policy: tuple[Checkpoint, MlpEnsemble]) -> Rows:
+def propose_again(rows: Rows, layout: RowLayout, policy: tuple[Checkpoint, Policy]) -> Rows:
     """What a policy proposes for recorded observations; the robot did not follow it.
 
     Args:
@@ -102,16 +99,22 @@ def propose_again(rows: Rows, layout: RowLayout, policy: tuple[Checkpoint, MlpEn
 
     Returns:
         (T,) rows with other proposals and scores where there was a proposal, of the same stamp and age. In lockstep a
-        proposal is of the observation in its row; else of the newest row whose observation was there by its stamp.
+        proposal is of the observation in its row; else of the newest row whose observation was there by its stamp. A
+        policy that remembers has seen the proposals of the rows before, and no other.
     """
     about, network = policy
     again = rows.copy()
     newest = [newest_ns(row, layout.seen_by_policy) for row in rows]
-    for i in np.flatnonzero(rows["policy_stamp_ns"] != NEVER_NS).tolist():
+    for i, start in enumerate(_starts(rows).tolist()):
         row, seen = again[i], i
-        while seen > 0 and newest[seen] > row["policy_stamp_ns"]:
+        if start:
+            network.start_episode()
+        stamp_ns = int(row["policy_stamp_ns"])
+        if stamp_ns == NEVER_NS:
+            continue
+        while seen > 0 and newest[seen] > stamp_ns:
             seen -= 1
-        scores = network.act(rows[seen]["observation"], row["policy_action"])
+        scores = network.act(rows[seen]["observation"], row["policy_action"], stamp_ns)
         for name in SCORES_OF_POLICY:
             row[name] = getattr(scores, name)
         row["policy_round"] = about.round
@@ -152,6 +155,14 @@ def label_again(rows: Rows, layout: RowLayout, labeller: Labeller) -> Rows:
         if whole[i] and np.isfinite(row["expert_action"]).all():
             row["label_source"] = Label.EXPERT
     return again
+
+
+def _starts(rows: Rows) -> Ticks:
+    """(T,) bool: where an episode begins. A recorder may be ahead of the others, which hear of it a few ticks later."""
+    starts = np.ones(len(rows), bool)
+    changes = (np.diff(rows["episode"]) != 0) | (np.diff(rows["seed"]) != 0)
+    starts[1:] = changes & (rows["episode"][1:] >= 0)
+    return starts
 
 
 def _differ(recorded: np.ndarray[Any, Any], again: np.ndarray[Any, Any]) -> Ticks:

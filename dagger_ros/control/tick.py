@@ -68,10 +68,11 @@ class ControlTick:
         received_ns = row["monotonic_ns"]
         if self._policy is not None:
             about, network = self._policy
-            scores = network.act(row["observation"], row["policy_action"])
+            newest = newest_ns(row, self._layout.seen_by_policy)
+            scores = network.act(row["observation"], row["policy_action"], newest)
             for name in SCORES_OF_POLICY:
                 row[name] = getattr(scores, name)
-            row["policy_stamp_ns"] = newest_ns(row, self._layout.seen_by_policy)
+            row["policy_stamp_ns"] = newest
             row["policy_receive_ns"] = received_ns
             row["policy_round"] = about.round
             row["policy"], row["policy_sha256"] = about.name.encode(), about.weights_sha256.encode()

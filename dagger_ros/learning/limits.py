@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dagger_ros.contract import Contract, DaggerError, Scores
+from dagger_ros.contract import NEVER_NS, Contract, DaggerError, Scores
 from dagger_ros.learning.bc import Trained
 from dagger_ros.learning.network import Array, Perceptrons, minimise
 from dagger_ros.policy import MlpEnsemble
@@ -187,7 +187,7 @@ class _Fit:
     def of_policy(self, observations: Array) -> tuple[Array, Array]:
         """(N, A) actions from -1 to 1, and (N,) doubt."""
         actions = np.empty((len(observations), self.action_size))
-        scores = [self.network.act(o, a) for o, a in zip(observations, actions, strict=True)]
+        scores = [self.network.act(o, a, NEVER_NS) for o, a in zip(observations, actions, strict=True)]
         return self.share(actions), np.array([score.doubt for score in scores])
 
     def minimise(self, network: Perceptrons, loss: Callable[[], torch.Tensor]) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 
 from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Mode, stamp_from_ns
 from dagger_ros.control import newest_ns
-from dagger_ros.msg import GateDecision, PolicyAction, SimTick
+from dagger_ros.msg import EpisodeEvent, GateDecision, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
+from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
-from dagger_ros.policy import Checkpoint, MlpEnsemble, load_checkpoint
+from dagger_ros.nodes.qos import EVENT_QOS
+from dagger_ros.policy import Checkpoint, Policy, load_checkpoint
 from dagger_ros.srv import LoadPolicy
 
 __all__ = ["PolicyNode", "main"]
@@ -41,6 +43,8 @@ class PolicyNode(ContractNode):
         if self.lockstep:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
+            self._episode = EpisodeWatch()
+            self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
             # A stream slower than the control rate must not hold the others up.
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
 
@@ -52,7 +56,7 @@ class PolicyNode(ContractNode):
             return LEVEL_WARN, "no proposal in the last second: no new observations", values
         return LEVEL_OK, f"{self._about.name} proposes", values
 
-    def _take(self, about: Checkpoint, network: MlpEnsemble) -> None:
+    def _take(self, about: Checkpoint, network: Policy) -> None:
         """From now on this one proposes."""
         self._about, self._network = about, network
         message = self._message
@@ -79,8 +83,14 @@ class PolicyNode(ContractNode):
             return False, f"not loaded, {self._about.name} stays: {error}"
         return True, f"{self._about.name} ({self._about.weights_sha256[:12]}) proposes now"
 
+    def _on_episode(self, event: Any) -> None:
+        if self._episode.started(event):
+            self._network.start_episode()
+
     def _on_tick(self, tick: Any) -> None:
         self._tick = None if tick.done else tick
+        if tick.start:
+            self._network.start_episode()
         self._on_message()
 
     def _on_message(self) -> None:
@@ -101,10 +111,11 @@ class PolicyNode(ContractNode):
 
     def _propose(self) -> None:
         self._observations.fill(self._row)
-        scores = self._network.act(self._row["observation"], self._action)
+        newest = newest_ns(self._row, self.layout.seen_by_policy)
+        scores = self._network.act(self._row["observation"], self._action, newest)
         for name in SCORES_OF_POLICY:
             setattr(self._message, name, getattr(scores, name))
-        stamp_from_ns(self._message.header.stamp, newest_ns(self._row, self.layout.seen_by_policy))
+        stamp_from_ns(self._message.header.stamp, newest)
         self._publisher.publish(self._message)
         self._message.sequence += 1
         self._proposals += 1

@@ -2,6 +2,7 @@
 
 from dagger_ros.policy.base import Policy
 from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dagger_ros.policy.chunks import ChunkSettings
 from dagger_ros.policy.ensemble import MlpEnsemble
 
-__all__ = ["Checkpoint", "MlpEnsemble", "Policy", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "ChunkSettings", "MlpEnsemble", "Policy", "load_checkpoint", "save_checkpoint"]

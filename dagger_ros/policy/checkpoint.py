@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from dagger_ros.contract import Contract, DaggerError, RowLayout
 from dagger_ros.contract.files import write_files
+from dagger_ros.policy.chunks import ChunkMemory, ChunkSettings
 from dagger_ros.policy.ensemble import MlpEnsemble
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -39,6 +40,7 @@ class Checkpoint:
         training: Settings and final loss of its training.
         limits: On its scores, for the rule that they were fitted for: `rule`, `ask` and `back`, limits by name of the
             score, `back_ticks`, and `fit`, what they were fitted on; of rule `hg` only `doubt_limit`; empty: none.
+        chunks: Of a policy that gives chunks of actions, its `ChunkSettings`; empty: it gives the action of its tick.
         weights_sha256: Hash of the weights file; filled in when saved.
     """
 
@@ -51,6 +53,7 @@ class Checkpoint:
     trained_on: tuple[Mapping[str, Any], ...]
     training: Mapping[str, Any]
     limits: Mapping[str, Any] = field(default_factory=dict)
+    chunks: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     schema: str = field(default=_SCHEMA)
 
@@ -101,7 +104,8 @@ def load_checkpoint(folder: str | Path, contract: Contract) -> tuple[Checkpoint,
     if hashlib.sha256(weights).hexdigest() != about.weights_sha256:
         raise DaggerError(f"{folder / _WEIGHTS}: expected the hash in {_ABOUT}; the file was changed or cut short")
     try:
-        network = MlpEnsemble(safetensors.numpy.load(weights))
+        memory = _memory_of(folder, about, contract)
+        network = MlpEnsemble(safetensors.numpy.load(weights), memory)
     except (SafetensorError, KeyError, IndexError, ValueError) as error:
         raise DaggerError(f"{folder / _WEIGHTS}: expected the layers of a policy; {error}") from error
     layout = RowLayout(contract)
@@ -110,4 +114,20 @@ def load_checkpoint(folder: str | Path, contract: Contract) -> tuple[Checkpoint,
             f"{folder}: expected {layout.observation_size} inputs and {layout.action_size} outputs, "
             f"got {network.observation_size} and {network.action_size}"
         )
+    horizon = about.chunks.get("horizon", 1)
+    if network.horizon != horizon:
+        raise DaggerError(
+            f"{folder}: expected chunks of {horizon} actions, as {_ABOUT} says; the weights give {network.horizon}"
+        )
     return about, network
+
+
+def _memory_of(folder: Path, about: Checkpoint, contract: Contract) -> ChunkMemory | None:
+    """What a policy that gives chunks needs to remember."""
+    if not about.chunks:
+        return None
+    try:
+        settings = ChunkSettings(**about.chunks)
+    except (TypeError, DaggerError) as error:
+        raise DaggerError(f"{folder / _ABOUT}: chunks: expected horizon, use and decay; {error}") from error
+    return ChunkMemory(settings, contract, len(contract.action.dimensions))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dagger_ros.contract import Scores
+from dagger_ros.policy.chunks import ChunkMemory
 from dagger_ros.policy.mlp import Array, Mlp
 
 __all__ = ["MlpEnsemble", "nearest_distance"]
@@ -18,23 +19,29 @@ class MlpEnsemble:
 
     Args:
         tensors: `layer<i>.weight` and `layer<i>.bias` of the ensemble; `input_mean`, `input_scale` (O,),
-            `output_mean`, `output_scale` (A,). Where they were fitted also `novelty.reference` (K, O), normalised
+            `output_mean`, `output_scale` (A,). The ensemble has H A outputs, the actions of a chunk one after the
+            other; H is 1 where it gives only that of its tick. Where they were fitted also `novelty.reference` (K, O), normalised
             observations, and `novelty.unit` (1,); `deviation.layer<i>.*`, a network from observations to the logit of
             deviating; and `risk.layer<i>.*`, networks from observations and actions to logits of success. float32 or
             float64.
+        memory: Of chunks; None: the action is always the first one of the newest chunk.
+
+    Attributes:
+        horizon: H.
 
     Raises:
         KeyError: If a tensor is missing.
         ValueError: If their shapes do not fit.
     """
 
-    def __init__(self, tensors: Mapping[str, Array]) -> None:
+    def __init__(self, tensors: Mapping[str, Array], memory: ChunkMemory | None = None) -> None:
         scale, mean = tensors["input_scale"].astype(np.float64), tensors["input_mean"].astype(np.float64)
         half_range, middle = tensors["output_scale"].astype(np.float64), tensors["output_mean"].astype(np.float64)
         self._half_range, self._mean, self._scale = half_range, mean, scale
         self._lower, self._upper = middle - half_range, middle + half_range
         self._actor = Mlp(tensors, "", mean=mean, scale=scale, output_mean=middle, output_scale=half_range)
-        self.observation_size, self.action_size = self._actor.inputs, self._actor.outputs
+        self.observation_size, self.action_size = self._actor.inputs, len(middle)
+        self.horizon, self._memory = self._actor.outputs // self.action_size, memory
         self._deviation = self._risk = None
         if "deviation.layer0.weight" in tensors:
             self._deviation = Mlp(tensors, "deviation.", mean=mean, scale=scale)
@@ -48,20 +55,27 @@ class MlpEnsemble:
             self._unit = tensors["novelty.unit"].item()
 
     def start_episode(self) -> None:
-        """Nothing: it has no memory."""
+        """Forgets the chunks of the last one."""
+        if self._memory is not None:
+            self._memory.clear()
 
-    def act(self, observation: Array, out: Array) -> Scores:
+    def act(self, observation: Array, out: Array, stamp_ns: int) -> Scores:
         """The action for one observation, and how sure it is.
 
         Args:
             observation: (O,) in the contract's order and units. A value that is not finite gives NaN actions.
             out: (A,) float64, the caller keeps it; in the action's units, not limited to its bounds.
+            stamp_ns: Of the newest value in the observation, ns; -1: nothing was received yet.
 
         Returns:
-            Doubt, and what of novelty, deviation and risk was fitted.
+            Doubt about the first action of the newest chunk, and what of novelty, deviation and risk was fitted.
         """
-        actions = self._actor(observation)
-        out[:] = actions.mean(axis=0)
+        chunks = self._actor(observation)
+        actions = chunks[:, : self.action_size]
+        if self._memory is None:
+            out[:] = actions.mean(axis=0)
+        else:
+            self._memory.propose(chunks.mean(axis=0).reshape(self.horizon, self.action_size), stamp_ns, out)
         doubt = 0.0
         if len(actions) > 1:
             spread = actions.std(axis=0) / self._half_range

@@ -11,6 +11,8 @@ __all__ = ["Array", "Mlp"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_NOTHING, _ONE = np.zeros(1), np.ones(1)
+
 
 class Mlp:
     """M networks with ReLU between layers. The normalisation of their input is folded into the first layer.
@@ -20,8 +22,8 @@ class Mlp:
         prefix: Of their names.
         mean: (I,) is subtracted from the input.
         scale: (I,) which is divided by it then.
-        output_mean: (J,) is added to the output.
-        output_scale: (J,) which is multiplied by it before.
+        output_mean: (K,) is added to the output, J / K times one after the other.
+        output_scale: (K,) which is multiplied by it before.
 
     Raises:
         KeyError: If a tensor is missing.
@@ -35,8 +37,8 @@ class Mlp:
         *,
         mean: Array,
         scale: Array,
-        output_mean: Array | float = 0.0,
-        output_scale: Array | float = 1.0,
+        output_mean: Array = _NOTHING,
+        output_scale: Array = _ONE,
     ) -> None:
         weights: list[Array] = []
         biases: list[Array] = []
@@ -45,6 +47,8 @@ class Mlp:
             biases.append(tensors[f"{prefix}layer{len(biases)}.bias"].astype(np.float64))
         weights[0] = weights[0] / scale[None, :, None]
         biases[0] = biases[0] - (mean[None, None, :] @ weights[0])
+        repeats = weights[-1].shape[2] // len(output_scale)
+        output_mean, output_scale = np.tile(output_mean, repeats), np.tile(output_scale, repeats)
         weights[-1] = weights[-1] * output_scale
         biases[-1] = biases[-1] * output_scale + output_mean
         self.members, self.inputs = weights[0].shape[:2]

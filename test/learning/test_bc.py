@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dagger_ros.contract import Contract, DaggerError, RowLayout
+from dagger_ros.contract import NEVER_NS, Contract, DaggerError, RowLayout
 from dagger_ros.policy import MlpEnsemble
 
 pytest.importorskip("torch")
@@ -28,7 +28,7 @@ def test_network_learns_a_law_and_numpy_runs_it(peg: Contract) -> None:
     network = MlpEnsemble(trained.tensors)
     predicted = np.zeros_like(labels)
     for observation, out in zip(observations, predicted, strict=True):
-        network.act(observation, out)
+        network.act(observation, out, NEVER_NS)
     assert trained.loss < 0.05
     assert ((predicted - labels) ** 2).mean() < 0.1 * labels.var()
 
@@ -60,33 +60,33 @@ def test_held_out_actions_are_those_of_the_members_that_have_not_seen_a_frame(pe
     trained = train(peg, observations, labels, by_heart, seed=0)
     network, own = MlpEnsemble(trained.tensors), np.zeros_like(labels)
     for observation, out in zip(observations, own, strict=True):
-        network.act(observation, out)
+        network.act(observation, out, NEVER_NS)
     errors = [np.linalg.norm(actions - labels, axis=1).mean() for actions in (own, trained.held_out)]
     assert errors[1] > 1.5 * errors[0]
     # Without it every member has seen everything.
     trained = train(peg, observations, labels, QUICK, seed=0)
     network = MlpEnsemble(trained.tensors)
     for observation, out in zip(observations, own, strict=True):
-        network.act(observation, out)
+        network.act(observation, out, NEVER_NS)
     np.testing.assert_allclose(trained.held_out, own, atol=1e-5)
 
 
 def test_policy_tells_what_is_far_from_what_it_was_trained_on(peg: Contract) -> None:
     observations, labels = data(peg)
     network, out = MlpEnsemble(train(peg, observations, labels, QUICK, seed=0).tensors), np.zeros(3)
-    assert network.act(observations[3], out).novelty == pytest.approx(0.0, abs=1e-2)
+    assert network.act(observations[3], out, NEVER_NS).novelty == pytest.approx(0.0, abs=1e-2)
     rng = np.random.default_rng(5)
-    beside = [network.act(rng.normal(size=observations.shape[1]), out).novelty for _ in range(100)]
+    beside = [network.act(rng.normal(size=observations.shape[1]), out, NEVER_NS).novelty for _ in range(100)]
     assert 0.5 < np.mean(beside) < 1.5
-    assert network.act(observations[3] + 10.0, out).novelty > 5.0
+    assert network.act(observations[3] + 10.0, out, NEVER_NS).novelty > 5.0
 
 
 def test_robot_that_stood_still_calls_everything_else_new(peg: Contract) -> None:
     observations, labels = data(peg)
     observations[:] = observations[0]
     network, out = MlpEnsemble(train(peg, observations, labels, QUICK, seed=0).tensors), np.zeros(3)
-    assert network.act(observations[0], out).novelty < 1e4
-    assert network.act(observations[0] + 0.1, out).novelty > 1e5
+    assert network.act(observations[0], out, NEVER_NS).novelty < 1e4
+    assert network.act(observations[0] + 0.1, out, NEVER_NS).novelty > 1e5
     train(peg, observations[:1], labels[:1], QUICK, seed=0)  # a single frame has no neighbour
 
 

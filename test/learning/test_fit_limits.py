@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import contract_path
-from dagger_ros.contract import DaggerError, RowLayout, load_contract
+from dagger_ros.contract import NEVER_NS, DaggerError, RowLayout, load_contract
 from dagger_ros.policy import MlpEnsemble
 
 pytest.importorskip("torch")
@@ -71,7 +71,7 @@ def fitted(
 
 def scores(material: dict[str, Any], tensors: dict[str, Any], observations: Any) -> list[Any]:
     network, out = MlpEnsemble(material["trained"].tensors | tensors), np.zeros(3)
-    return [network.act(observation, out) for observation in observations]
+    return [network.act(observation, out, NEVER_NS) for observation in observations]
 
 
 @pytest.mark.parametrize("rule", ROBOT_GATED)

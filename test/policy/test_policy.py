@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dagger_ros.contract import Contract, DaggerError, RowLayout
+from dagger_ros.contract import NEVER_NS, Contract, DaggerError, RowLayout
 from dagger_ros.policy import Checkpoint, MlpEnsemble, load_checkpoint, save_checkpoint
 from policies import plain, random_tensors
 
@@ -22,7 +22,7 @@ def test_ensemble_is_the_mean_of_its_members(peg: Contract) -> None:
     out = np.zeros(3)
     for seed in range(20):
         observation = np.random.default_rng(seed).normal(size=24)
-        network.act(observation, out)
+        network.act(observation, out, NEVER_NS)
         np.testing.assert_allclose(out, plain(tensors, observation).mean(axis=0), atol=1e-5)
 
 
@@ -37,7 +37,7 @@ def test_numpy_equals_torch(peg: Contract) -> None:
         values = torch.relu(values) if i < 2 else values
     expected = values[0].numpy() * tensors["output_scale"] + tensors["output_mean"]
     out = np.zeros(3)
-    MlpEnsemble(tensors).act(observation, out)
+    MlpEnsemble(tensors).act(observation, out, NEVER_NS)
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_observation_that_is_not_finite_gives_no_finite_action(peg: Contract) ->
     out = np.zeros(3)
     observation = np.zeros(24)
     observation[7] = np.nan
-    MlpEnsemble(random_tensors(peg)).act(observation, out)
+    MlpEnsemble(random_tensors(peg)).act(observation, out, NEVER_NS)
     assert np.isnan(out).all()
 
 
@@ -54,8 +54,8 @@ def test_checkpoint_comes_back_as_it_was_saved(peg: Contract, tmp_path: Path) ->
     loaded, network = load_checkpoint(tmp_path / "pi_001", peg)
     assert loaded.weights_sha256 == saved.weights_sha256
     first, second = np.zeros(3), np.zeros(3)
-    network.act(np.ones(24), first)
-    MlpEnsemble(random_tensors(peg)).act(np.ones(24), second)
+    network.act(np.ones(24), first, NEVER_NS)
+    MlpEnsemble(random_tensors(peg)).act(np.ones(24), second, NEVER_NS)
     assert first.tolist() == second.tolist()
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagger_ros.contract import Contract, RowLayout
+from dagger_ros.contract import NEVER_NS, Contract, RowLayout
 from dagger_ros.policy import MlpEnsemble
 from policies import plain, random_tensors
 
 
 def scores_of(tensors: dict[str, Any], observation: Any) -> Any:
-    return MlpEnsemble(tensors).act(observation, np.zeros(len(tensors["output_mean"])))
+    return MlpEnsemble(tensors).act(observation, np.zeros(len(tensors["output_mean"])), NEVER_NS)
 
 
 def head(name: str, inputs: int, members: int, seed: int) -> dict[str, Any]:
