@@ -20,10 +20,10 @@ class MlpEnsemble:
     Args:
         tensors: `layer<i>.weight` and `layer<i>.bias` of the ensemble; `input_mean`, `input_scale` (O,),
             `output_mean`, `output_scale` (A,). The ensemble has H A outputs, the actions of a chunk one after the
-            other; H is 1 where it gives only that of its tick. Where they were fitted also `novelty.reference` (K, O), normalised
-            observations, and `novelty.unit` (1,); `deviation.layer<i>.*`, a network from observations to the logit of
-            deviating; and `risk.layer<i>.*`, networks from observations and actions to logits of success. float32 or
-            float64.
+            other; H is 1 where it gives only that of its tick. Where they were fitted also `novelty.reference` (K, O),
+            normalised observations, and `novelty.unit` (1,); `deviation.layer<i>.*`, a network from observations to
+            the logit of deviating; and `risk.layer<i>.*`, networks from observations and actions to logits of success.
+            float32 or float64.
         memory: Of chunks; None: the action is always the first one of the newest chunk.
 
     Attributes:
