@@ -20,25 +20,26 @@ class CameraShift:
     Args:
         contract: Its `perception` names the streams.
         model: MjModel; a range finder's site is moved in it.
-        distance_m: How far; 0: nothing is drawn or moved.
+        distance: How far, in resolutions of each stream; 0: nothing is drawn or moved.
     """
 
-    def __init__(self, contract: Contract, model: Any, distance_m: float) -> None:
-        self._distance_m = distance_m
-        # Stream; how many values; which of them are positions; along which axis each.
-        self._places: list[tuple[int, int, list[int], list[int]]] = []
-        self._sites: list[tuple[int, Vector]] = []  # of range finders, and where they belong
+    def __init__(self, contract: Contract, model: Any, distance: float) -> None:
+        self._distance = distance
+        # Stream; its resolution; how many values; which of them are positions; along which axis each.
+        self._places: list[tuple[int, float, int, list[int], list[int]]] = []
+        self._sites: list[tuple[int, float, Vector]] = []  # of range finders: resolution, and where it belongs
         sources = contract.simulation.sources if contract.simulation else {}
         for name in contract.perception:
             stream, source = contract.streams[name], sources.get(name)
             if isinstance(source, LidarSource):
                 site = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, source.site)
-                self._sites.append((site, model.site_pos[site].copy()))
+                self._sites.append((site, stream.resolution, model.site_pos[site].copy()))
                 continue
             axes = {f"pose.position.{axis}": i for i, axis in enumerate("xyz")}
             values = [i for i, d in enumerate(stream.dimensions) if d in axes]
             index = list(contract.streams).index(name)
-            self._places.append((index, len(stream.dimensions), values, [axes[stream.dimensions[i]] for i in values]))
+            along = [axes[stream.dimensions[i]] for i in values]
+            self._places.append((index, stream.resolution, len(stream.dimensions), values, along))
 
     def draw(self, rng: np.random.Generator, model: Any, biases: list[Any]) -> None:
         """Draws a direction, adds it to the biases of poses, and moves range finders.
@@ -48,16 +49,16 @@ class CameraShift:
             model: MjModel.
             biases: For each stream (n,) or 0.0; changed.
         """
-        if not self._distance_m:
+        if not self._distance:
             return
-        for index, size, values, axes in self._places:
+        for index, resolution, size, values, axes in self._places:
             shift = np.zeros(size)
-            shift[values] = self._direction(rng, 3)[axes]
+            shift[values] = self._shift(rng, 3, resolution)[axes]
             biases[index] = biases[index] + shift
-        for site, place in self._sites:
-            model.site_pos[site] = place + np.append(self._direction(rng, 2), 0.0)
+        for site, resolution, place in self._sites:
+            model.site_pos[site] = place + np.append(self._shift(rng, 2, resolution), 0.0)
 
-    def _direction(self, rng: np.random.Generator, size: int) -> Vector:
+    def _shift(self, rng: np.random.Generator, size: int, resolution: float) -> Vector:
         drawn = rng.standard_normal(size)
-        direction: Vector = self._distance_m * drawn / np.linalg.norm(drawn)
-        return direction
+        shift: Vector = self._distance * resolution * drawn / np.linalg.norm(drawn)
+        return shift

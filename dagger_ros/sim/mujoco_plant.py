@@ -120,7 +120,7 @@ class MujocoPlant:
         added = {n: simulation.observation_noise.get(n, 0.0) for n in streams}
         self._noise = [float(np.hypot(added[n], perturbation.observation_noise * scale[n])) for n in streams]
         self._bias_scale = [perturbation.observation_bias * scale[n] for n in streams]
-        self._shift = CameraShift(contract, model, perturbation.camera_shift_m)
+        self._shift = CameraShift(contract, model, perturbation.camera_shift)
         self._topics = [
             (topic, [i for i, s in enumerate(streams.values()) if s.topic == topic]) for topic in contract.topics
         ]
@@ -204,6 +204,20 @@ class MujocoPlant:
             self._actual[:] = 0.0
             self._actuator.reset(self.model, self.data)
         return status
+
+    def scene(self) -> Vector:
+        """(S,) where everything stands: joint positions, then positions and orientations of what is moved by hand."""
+        data = self.data
+        result: Vector = np.concatenate([data.qpos, data.mocap_pos.ravel(), data.mocap_quat.ravel()])
+        return result
+
+    def show(self, scene: Vector) -> None:
+        """Puts everything where it stood; for pictures, not for going on."""
+        data = self.data
+        ends = np.cumsum([data.qpos.size, data.mocap_pos.size])
+        data.qpos[:], positions, orientations = np.split(scene, ends)
+        data.mocap_pos[:], data.mocap_quat[:] = positions.reshape(-1, 3), orientations.reshape(-1, 4)
+        mujoco.mj_forward(self.model, data)
 
     def _read(self, index: int) -> Vector:
         values = self._values[index]

@@ -21,8 +21,9 @@ class Perturbation:
         observation_noise: Standard deviation of added noise, as a multiple of each stream's resolution.
         observation_bias: Constant for an episode, drawn with this standard deviation in resolutions.
         observation_streams: Streams that noise and bias apply to; empty: every one that a policy sees.
-        camera_shift_m: What sees the world (`Contract.perception`) has moved so far since it was calibrated, in a
-            direction drawn for each episode: positions are off by it, a range finder looks from there.
+        camera_shift: What sees the world (`Contract.perception`) has moved so many of its stream's resolutions since
+            it was calibrated, in a direction drawn for each episode: positions are off by it, a range finder looks
+            from there.
         action_delay_s: Commands act this much later.
         actuator_lag_s: Added to the time constant of the actuators' lag.
         actuator_gain: What an actuator does of what it is told.
@@ -37,7 +38,7 @@ class Perturbation:
     observation_noise: float = 0.0
     observation_bias: float = 0.0
     observation_streams: tuple[str, ...] = ()
-    camera_shift_m: float = 0.0
+    camera_shift: float = 0.0
     action_delay_s: float = 0.0
     actuator_lag_s: float = 0.0
     actuator_gain: float = 1.0

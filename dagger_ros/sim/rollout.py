@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ def rollout(
     ticks: int,
     round_index: int = -1,
     episode: int = -1,
+    on_tick: Callable[[], object] = lambda: None,
 ) -> tuple[np.ndarray[Any, np.dtype[Any]], TaskStatus]:
     """Runs one episode to its end.
 
@@ -33,6 +35,7 @@ def rollout(
         ticks: Longest episode.
         round_index: Stands in the rows.
         episode: Stands in the rows.
+        on_tick: Called before each decision.
 
     Returns:
         (T,) rows and how the task ended.
@@ -44,6 +47,7 @@ def rollout(
     rows["round"], rows["episode"], rows["seed"] = round_index, episode, seed
     previous = None
     for i in range(ticks):
+        on_tick()
         row = rows[i]
         now_ns = plant.time_ns
         row["time_ns"] = row["monotonic_ns"] = now_ns
