@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -148,6 +149,21 @@ def test_added_round_gives_the_bytes_of_an_export_of_both_and_leaves_old_files_a
     verify_lerobot(run, run / "contract.yaml", out)
 
 
+def test_dataset_behind_a_link_and_in_the_current_folder_is_added_to(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(run / "rounds/000", first / "rounds/000")
+    out, link = tmp_path / "dataset", tmp_path / "link"
+    export_lerobot(first, run / "contract.yaml", out, ExportSettings())
+    link.symlink_to(out)
+    export_lerobot(run, run / "contract.yaml", link, ExportSettings())
+    assert link.is_symlink()
+    verify_lerobot(run, run / "contract.yaml", out)
+    monkeypatch.chdir(out)
+    assert len(export_lerobot(run, run / "contract.yaml", Path(), ExportSettings())) == 2
+
+
 def test_edited_dataset_is_named_and_not_added_to(run: Path, dataset: Path) -> None:
     path = dataset / "data/chunk-000/file-000.parquet"
     path.write_bytes(path.read_bytes() + b"x")
@@ -196,7 +212,7 @@ def jpeg(value: int) -> bytes:
     return data.getvalue()
 
 
-def run_with_a_camera(run: Path, out: Path, missing: range) -> Path:
+def run_with_a_camera(run: Path, out: Path, missing: range, picture: Callable[[int], bytes] = jpeg) -> Path:
     """The first demonstration, with a picture at each tick but some."""
     text = yaml.safe_load((run / "contract.yaml").read_text())
     text["cameras"] = {
@@ -225,7 +241,7 @@ def run_with_a_camera(run: Path, out: Path, missing: range) -> Path:
     for i, now_ns in enumerate(rows["time_ns"].tolist()):
         if i not in missing:
             stamp = time(now_ns // 10**9, now_ns % 10**9)
-            data = np.frombuffer(jpeg(100 + i), np.uint8)
+            data = np.frombuffer(picture(100 + i), np.uint8)
             message = image(header(stamp, "wrist"), "jpeg", data)
             cdr = bytes(store.serialize_cdr(message, "sensor_msgs/msg/CompressedImage"))
             messages.append(("wrist/image", now_ns, cdr))
@@ -257,6 +273,29 @@ def test_pictures_come_back_within_the_error_of_the_codec(run: Path, tmp_path: P
     for i, frame in enumerate(frames):
         recorded = np.asarray(Image.open(io.BytesIO(jpeg(100 + i))))
         assert np.abs(frame.astype(int) - recorded).mean() < 3.0
+
+
+def test_pictures_load_in_unmodified_lerobot(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("lerobot.datasets.lerobot_dataset", reason="lerobot is not installed")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(10, 16))
+    export_lerobot(with_camera, with_camera / "contract.yaml", tmp_path / "dataset", ExportSettings())
+    loaded = datasets.LeRobotDataset("local/dagger", root=tmp_path / "dataset")  # the decoder that it chooses itself
+    assert loaded.num_episodes == 2
+    # Until the next picture comes, that of tick 9 is the newest; ticks 12 to 15 are no frames.
+    for frame, picture in ((0, 0), (9, 9), (11, 9), (12, 16), (len(loaded) - 1, len(loaded) + 3)):
+        pixels = loaded[frame]["observation.images.wrist"].numpy().transpose(1, 2, 0) * 255
+        recorded = np.asarray(Image.open(io.BytesIO(jpeg(100 + picture))))
+        assert np.abs(pixels - recorded).mean() < 3.0
+
+
+def test_video_of_av1_says_nothing_on_the_terminal(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(0))
+    export_lerobot(with_camera, with_camera / "contract.yaml", tmp_path / "dataset", ExportSettings(codec="av1"))
+    check_conforms(tmp_path / "dataset")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_tick_without_a_fresh_picture_is_no_frame_and_is_counted(run: Path, tmp_path: Path) -> None:
@@ -306,6 +345,22 @@ def test_edited_video_is_named(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert f"{video}: expected what the bags give; it differs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\x89PNG\r\n\x1a\n" + bytes(40), jpeg(0)[:100]])
+def test_picture_that_cannot_be_read_is_named_and_nothing_is_left(run: Path, tmp_path: Path, damaged: bytes) -> None:
+    with_camera = run_with_a_camera(
+        run, tmp_path / "run", range(0), picture=lambda value: damaged if value == 105 else jpeg(value)
+    )
+    contract = load_contract(with_camera / "contract.yaml")
+    out = tmp_path / "out"
+    words = r"000000/bag: camera wrist, message \d+ of the bag, on /wrist/image: expected a picture; "
+    with pytest.raises(DaggerError, match=words):
+        export_lerobot(with_camera, with_camera / "contract.yaml", out / "dataset", ExportSettings())
+    episodes = read_frames([with_camera / "rounds/000"], contract)
+    with pytest.raises(DaggerError, match=words):
+        export_file(out / "demo.hdf5", "robomimic", episodes, contract, View.LABELS)
+    assert list(out.iterdir()) == []
+
+
 def test_tables_have_a_column_for_each_value_with_its_unit(run: Path, tmp_path: Path) -> None:
     contract = load_contract(run / "contract.yaml")
     folders = [run / "rounds/000", run / "rounds/001"]
@@ -337,3 +392,16 @@ def test_robomimic_file_has_demonstrations_with_actions_from_minus_one_to_one(ru
             assert demo["obs/tool_position"].shape == (length, 3)
             assert {"rewards", "dones", "states"} <= set(demo)
         assert set(data["demo_0/action_modes"][:]) == {-1}
+
+
+def test_robomimic_file_has_the_recorded_pictures(run: Path, tmp_path: Path) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(10, 16))
+    contract = load_contract(with_camera / "contract.yaml")
+    out = tmp_path / "demo.hdf5"
+    export_file(out, "robomimic", read_frames([with_camera / "rounds/000"], contract), contract, View.LABELS)
+    with h5py.File(out) as file:
+        before, after = (file[f"data/demo_{i}/obs/wrist"][:] for i in range(2))
+    assert before.dtype == np.uint8
+    shown = [*range(10), 9, 9, *range(16, 16 + len(after))]
+    recorded = [np.asarray(Image.open(io.BytesIO(jpeg(100 + i)))) for i in shown]
+    np.testing.assert_array_equal(np.concatenate([before, after]), recorded)

@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagger_ros.contract import Contract, DaggerError, load_contract
-from dagger_ros.contract.files import file_sha256, inside, replace_folder
+from dagger_ros.contract.files import file_sha256, inside, replace_folder, sync_folder
+from dagger_ros.dataset.bag import part_of
 from dagger_ros.dataset.export.writer import ABOUT, SCHEMA, ExportSettings, Writer, software
 from dagger_ros.dataset.frames import View
 from dagger_ros.dataset.rounds import manifest_sha256, round_folders
@@ -60,22 +61,27 @@ def _export(folders: Sequence[Path], contract_path: Path, out: Path, settings: E
             f"{contract_path}: timing.control_rate_hz: expected a whole number, which is all that a LeRobotDataset "
             f"can say, found {contract.timing.control_rate_hz:g}"
         )
+    out = out.resolve()  # what a link leads to is replaced, not the link
     there = _read_about(out, contract, settings, folders) if out.exists() else []
-    part = out.with_name(f".{out.name}.part")
+    part = part_of(out)
     shutil.rmtree(part, ignore_errors=True)
-    if there:
-        shutil.copytree(out, part, copy_function=_link)
-    (part / "meta").mkdir(parents=True, exist_ok=True)
-    writer = Writer(part, contract, settings, fps, there)
-    for folder in folders[len(there) :]:
-        writer.add(folder)
-    if not writer.frames:
-        shutil.rmtree(part)
-        raise DaggerError(
-            f"{out}: expected frames of view {settings.view.value} in split {settings.split}; there are none in "
-            f"{len(folders)} rounds"
-        )
-    writer.finish(contract_path.read_bytes())
+    try:
+        if there:
+            shutil.copytree(out, part, copy_function=_link)
+        (part / "meta").mkdir(parents=True, exist_ok=True)
+        writer = Writer(part, contract, settings, fps, there)
+        for folder in folders[len(there) :]:
+            writer.add(folder)
+        if not writer.frames:
+            raise DaggerError(
+                f"{out}: expected frames of view {settings.view.value} in split {settings.split}; there are none in "
+                f"{len(folders)} rounds"
+            )
+        writer.finish(contract_path.read_bytes())
+        _sync(part)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     replace_folder(part, out)
     return writer.rounds
 
@@ -129,6 +135,13 @@ def _link(source: str, target: str) -> None:
         Path(target).hardlink_to(source)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _sync(part: Path) -> None:
+    """Gets what is new in a folder onto the disk, before it gets its name."""
+    for path in (part, *part.rglob("*")):
+        if path.is_dir() or path.stat().st_nlink == 1:  # old files have a name in the old folder
+            sync_folder(path)  # does the same to a file
 
 
 def _files(root: Path) -> set[str]:

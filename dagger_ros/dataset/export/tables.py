@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from dagger_ros.contract import Contract, DaggerError, Label, RowLayout
+from dagger_ros.contract.files import sync_folder
+from dagger_ros.contract.schema import ImageStream
 from dagger_ros.dataset.bag import part_of
 from dagger_ros.dataset.export.columns import Column, frame_columns
+from dagger_ros.dataset.export.pictures import Pixels, pictures
 from dagger_ros.dataset.frames import EpisodeFrames, View
 from dagger_ros.dataset.rows import Rows
 
@@ -47,11 +51,16 @@ def export_file(out: Path, format_: str, episodes: Iterable[EpisodeFrames], cont
         raise DaggerError(f"{out}: expected no file of this name yet; there is one, and it is left as it is")
     out.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(out)
-    frames = FILES[format_](part, episodes, contract, view)
-    if not frames:
+    try:
+        frames = FILES[format_](part, episodes, contract, view)
+        if not frames:
+            raise DaggerError(f"{out}: expected frames of view {view.value}, there are none")
+        sync_folder(part)  # does the same to a file
+        part.replace(out)
+    except BaseException:
         part.unlink(missing_ok=True)
-        raise DaggerError(f"{out}: expected frames of view {view.value}, there are none")
-    part.replace(out)
+        raise
+    sync_folder(out.parent)
     return frames
 
 
@@ -102,7 +111,9 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
         data = file.create_group("data")
         for episode in episodes:
             columns = {column.name: column for column in frame_columns(episode, layout)}
-            for run in episode.runs(view):
+            runs = episode.runs(view)
+            seen = {name: pictures(episode, runs, name, contract) for name in contract.cameras}
+            for run in runs:
                 rows, length = episode.rows[run], run.stop - run.start
                 name = f"demo_{len(data)}"
                 demo = data.create_group(name)
@@ -127,6 +138,8 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
                         arrays[f"obs/{stream}"] = rows["observation"][:, layout.slices[i]].astype(np.float32)
                 for key, values in arrays.items():
                     demo.create_dataset(key, data=values, track_times=False)
+                for camera, pixels in seen.items():
+                    _write_pictures(demo, f"obs/{camera}", islice(pixels, length), length, contract.cameras[camera])
                 demo.attrs["num_samples"] = length
                 about: dict[str, Any] = {"round": episode.round.round, "episode": episode.entry.episode}
                 about |= {"seed": episode.entry.seed, "operator_id": episode.info.operator_id}
@@ -144,6 +157,16 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
         for mask, names in masks.items():
             file.create_dataset(f"mask/{mask}", data=np.array(names, dtype="S"), track_times=False)
     return total
+
+
+def _write_pictures(demo: h5py.Group, key: str, pixels: Iterable[Pixels], length: int, camera: ImageStream) -> None:
+    """(length, height, width, 3) uint8, picture by picture; each one is found and unpacked without the others."""
+    size = (camera.height, camera.width, 3)
+    data = demo.create_dataset(
+        key, (length, *size), np.uint8, chunks=(1, *size), compression="gzip", compression_opts=1, track_times=False
+    )
+    for i, picture in enumerate(pixels):
+        data[i] = picture
 
 
 def _action_modes(rows: Rows, round_: int) -> np.ndarray[Any, np.dtype[np.int32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,9 @@ CODECS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "18", "g": "2", "preset": "fast", "threads": "1"}),
     "av1": ("libsvtav1", {"crf": "24", "g": "2", "preset": "10", "svtav1-params": "lp=1"}),
 }
+
+# SVT-AV1 describes itself on the terminal at each video otherwise.
+os.environ.setdefault("SVT_LOG", "1")
 
 
 def pixel_format(width: int, height: int) -> str:

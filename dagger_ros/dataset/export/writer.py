@@ -15,12 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagger_ros import __version__
-from dagger_ros.contract import Contract, DaggerError, RowLayout
+from dagger_ros.contract import Contract, RowLayout
 from dagger_ros.contract.files import file_sha256, write_file
-from dagger_ros.contract.messages import read_image
-from dagger_ros.dataset.bag import typestore_of
-from dagger_ros.dataset.contents import read_in_turn
 from dagger_ros.dataset.export.columns import Column, frame_columns
+from dagger_ros.dataset.export.pictures import Pixels, pictures
 from dagger_ros.dataset.export.statistics import ImageStatistics, combined, statistics_of
 from dagger_ros.dataset.export.video import pixel_format, write_video
 from dagger_ros.dataset.frames import EpisodeFrames, StreamQuality, View, read_frames
@@ -60,7 +58,6 @@ class Writer:
     ) -> None:
         self._folder, self._contract, self._settings, self._fps = folder, contract, settings, fps
         self._layout = RowLayout(contract)
-        self._typestore = typestore_of(())
         self.rounds = list(rounds)
         self.frames = sum(r["frames"] for r in rounds)
         self._episodes = sum(r["episodes"] for r in rounds)
@@ -87,10 +84,10 @@ class Writer:
             columns = frame_columns(episode, self._layout)
             seen = self._videos(episode, runs)
             kept = 0
-            for run, pictures in zip(runs, seen, strict=True):
+            for run, pixels in zip(runs, seen, strict=True):
                 arrays = [*(column.of(run) for column in columns), *self._counted(run.stop - run.start)]
                 tables.append(self._table(arrays))
-                rows.append(self._row(episode, run, arrays, file_index, pictures))
+                rows.append(self._row(episode, run, arrays, file_index, pixels))
                 kept += run.stop - run.start
                 self.frames += run.stop - run.start
                 self._episodes += 1
@@ -168,14 +165,13 @@ class Writer:
         """Writes the videos of each run; gives the statistics of the pixels by feature."""
         result: list[dict[str, dict[str, Any]]] = [{} for _ in runs]
         for name, key in self._cameras.items():
-            order = [i for run in runs for i in episode.images[name][run].tolist()]
-            pictures = self._pictures(name, read_in_turn(episode.bag, order))
+            seen = pictures(episode, runs, name, self._contract)
             for i, run in enumerate(runs):
                 length, statistics = run.stop - run.start, ImageStatistics()
                 chosen = np.linspace(0, length - 1, min(length, _MOST_PICTURES)).round().astype(int)
                 path = self._folder / _path(_VIDEO, self._episodes + i, video_key=key)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                some = _watched(islice(pictures, length), set(chosen.tolist()), statistics)
+                some = _watched(islice(seen, length), set(chosen.tolist()), statistics)
                 write_video(path, some, self._fps, self._settings.codec)
                 result[i][key] = statistics.result()
             camera = self._contract.cameras[name]
@@ -195,19 +191,6 @@ class Writer:
                 },
             }
         return result
-
-    def _pictures(self, name: str, messages: Iterator[bytes]) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-        """(height, width, 3) uint8 of each message; one that comes again is decoded once."""
-        camera = self._contract.cameras[name]
-        last, pixels = b"", np.empty(0, np.uint8)
-        for data in messages:
-            if data is not last:
-                try:
-                    pixels = read_image(camera, self._typestore.deserialize_cdr(data, camera.type))
-                except (ValueError, OSError) as error:
-                    raise DaggerError(f"camera {name}: {error}") from error
-                last = data
-            yield pixels
 
     def _table(self, columns: Sequence[Column]) -> pa.Table:
         """The frames of one episode; keeps what `meta/` says of their columns."""
@@ -239,7 +222,7 @@ class Writer:
         run: slice,
         columns: Sequence[Column],
         file_index: int,
-        pictures: Mapping[str, Mapping[str, Any]],
+        pixels: Mapping[str, Mapping[str, Any]],
     ) -> dict[str, Any]:
         """What stands of one episode in `meta/episodes`."""
         length = run.stop - run.start
@@ -276,7 +259,7 @@ class Writer:
                 f"videos/{key}/from_timestamp": 0.0,
                 f"videos/{key}/to_timestamp": length / self._fps,
             }
-        statistics = {c.name: statistics_of(c.values) for c in columns if c.values.dtype.kind != "U"} | dict(pictures)
+        statistics = {c.name: statistics_of(c.values) for c in columns if c.values.dtype.kind != "U"} | dict(pixels)
         for feature, values in statistics.items():
             row |= {f"stats/{feature}/{name}": value.tolist() for name, value in values.items()}
         return row
@@ -293,10 +276,8 @@ class Writer:
                 self._statistics.setdefault(feature, []).append(statistics)
 
 
-def _watched(
-    pictures: Iterator[np.ndarray[Any, np.dtype[np.uint8]]], chosen: set[int], statistics: ImageStatistics
-) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-    for i, pixels in enumerate(pictures):
+def _watched(seen: Iterator[Pixels], chosen: set[int], statistics: ImageStatistics) -> Iterator[Pixels]:
+    for i, pixels in enumerate(seen):
         if i in chosen:
             statistics.add(pixels)
         yield pixels
