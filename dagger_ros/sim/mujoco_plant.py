@@ -205,6 +205,11 @@ class MujocoPlant:
             self._actuator.reset(self.model, self.data)
         return status
 
+    @property
+    def moved_body(self) -> int:
+        """Number of the body that the action moves."""
+        return self._actuator.body
+
     def scene(self) -> Vector:
         """(S,) where everything stands: joint positions, then positions and orientations of what is moved by hand."""
         data = self.data

@@ -1,0 +1,173 @@
+"""Pictures of simulated scenes, without a window: near what the action moves, and of everything with the way gone."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dagger_ros.contract import DaggerError
+from dagger_ros.sim.mujoco_plant import MujocoPlant
+from dagger_ros.sim.plant import Vector
+
+__all__ = ["Film", "Picture"]
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+"""(height, width, 3) RGB."""
+
+_CAMERA = "overview"
+# Distance of the camera in a close-up, in radii of the largest part of the moved body: its surroundings are seen too.
+_CLOSE = 9.0
+# A software renderer spends most of its time on the shadows of 4096 x 4096, which pictures of this size do not show.
+_SHADOW_PX = 1024
+_MOST_PARTS_WITH_SHADOW = 100
+# Pixels without anything, which MuJoCo leaves black: paper, so that a printed page is not mostly ink.
+_NOTHING = np.array([226, 228, 231], np.uint8)
+_WAY_RGBA = np.array([0.95, 0.5, 0.0, 1.0], np.float32)
+_MARK_RGBA = np.array([0.8, 0.0, 0.55, 1.0], np.float32)
+_MOST_WAY = 150
+
+
+class Film:
+    """Draws the scenes of a plant. `close` gives its memory on the graphics device back.
+
+    Args:
+        plant: Its model is drawn; its state is changed by every picture.
+        width: Of a picture, pixels.
+        height: Of a picture, pixels.
+
+    Raises:
+        DaggerError: If nothing here can draw without a window.
+    """
+
+    def __init__(self, plant: MujocoPlant, *, width: int, height: int) -> None:
+        self._plant = plant
+        model = plant.model
+        self._context, self.renderer = _make_context(width, height)
+        model.vis.quality.shadowsize = _SHADOW_PX
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 4 * _MOST_WAY)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = model.ngeom <= _MOST_PARTS_WITH_SHADOW
+        self._option = mujoco.MjvOption()
+        self._device = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._device)
+        self._rectangle = mujoco.MjrRect(0, 0, width, height)
+        self._pixels = np.zeros((height, width, 3), np.uint8)
+        self._whole = mujoco.MjvCamera()
+        named = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, _CAMERA)
+        if named >= 0:
+            self._whole.type, self._whole.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, named
+        else:
+            mujoco.mjv_defaultFreeCamera(model, self._whole)
+        self._near = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._near)
+        if named >= 0:
+            self._near.azimuth, self._near.elevation = _direction(plant.data.cam_xmat[named].reshape(3, 3))
+        parts = model.geom_bodyid == plant.moved_body
+        self._near.distance = _CLOSE * float(model.geom_rbound[parts].max()) if parts.any() else 0.3 * model.stat.extent
+
+    def close_up(self, scene: Vector) -> Picture:
+        """What surrounds the body that the action moves.
+
+        Args:
+            scene: (S,) as `MujocoPlant.scene` gives it.
+
+        Returns:
+            A copy.
+        """
+        self._plant.show(scene)
+        self._near.lookat[:] = self._place()
+        return self._draw(self._near, [], None)
+
+    def overview(self, scenes: Sequence[Vector], mark: int | None = None) -> Picture:
+        """Everything as it stood last, with the way that the moved body went.
+
+        Args:
+            scenes: (T, S) as `MujocoPlant.scene` gives them.
+            mark: Index of the scene whose place is marked with a cube; None: no mark.
+
+        Returns:
+            A copy.
+        """
+        chosen = np.linspace(0, len(scenes) - 1, min(len(scenes), _MOST_WAY)).round().astype(int)
+        way = [self._place_in(scenes[i]) for i in chosen]
+        marked = self._place_in(scenes[mark]) if mark is not None else None
+        self._plant.show(scenes[-1])
+        return self._draw(self._whole, way, marked)
+
+    def close(self) -> None:
+        """Gives back what the graphics device holds."""
+        self._device.free()
+        self._context.free()
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _place(self) -> Vector:
+        place: Vector = self._plant.data.xipos[self._plant.moved_body].copy()
+        return place
+
+    def _place_in(self, scene: Vector) -> Vector:
+        self._plant.show(scene)
+        return self._place()
+
+    def _draw(self, camera: Any, way: Sequence[Vector], marked: Vector | None) -> Picture:
+        every = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self._plant.model, self._plant.data, self._option, None, camera, every, self._scene)
+        width = 0.004 * self._plant.model.stat.extent
+        for start, end in itertools.pairwise(way):
+            geom = self._new_geom(_WAY_RGBA)
+            mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, width, start, end)
+        if marked is not None:
+            cube = self._new_geom(_MARK_RGBA)
+            cube.type, cube.pos[:], cube.size[:] = mujoco.mjtGeom.mjGEOM_BOX, marked, 3 * width
+        mujoco.mjr_render(self._rectangle, self._scene, self._device)
+        mujoco.mjr_readPixels(self._pixels, None, self._rectangle, self._device)
+        picture: Picture = self._pixels[::-1].copy()
+        picture[(picture == 0).all(axis=2)] = _NOTHING
+        return picture
+
+    def _new_geom(self, rgba: np.ndarray[Any, Any]) -> Any:
+        geom = self._scene.geoms[self._scene.ngeom]
+        self._scene.ngeom += 1
+        mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_BOX, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
+        geom.emission = 0.4
+        return geom
+
+
+def _direction(axes: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Azimuth and elevation, degrees, of a free camera that looks as a fixed one does, whose axes are the columns."""
+    up, forward = axes[:, 1], -axes[:, 2]
+    # Of a camera that looks straight down only its up says where north is.
+    azimuth = np.degrees(np.arctan2(*(forward[:2] + up[:2])[::-1]))
+    return float(azimuth), float(np.degrees(np.arcsin(np.clip(forward[2], -1, 1))))
+
+
+def _make_context(width: int, height: int) -> tuple[Any, str]:
+    """An OpenGL context that is current, and its kind: EGL, or OSMesa, or a hidden window; MUJOCO_GL names another."""
+    wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
+    kinds = ["egl", "osmesa"] if sys.platform == "linux" else []
+    if sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ:
+        kinds.append("glfw")
+    said = []
+    for kind in [wanted] if wanted else kinds:
+        try:
+            context = importlib.import_module(f"mujoco.{kind}").GLContext(width, height)
+            context.make_current()
+        except Exception as error:  # whatever a driver or its binding raises, this way is closed
+            said.append(f"{kind}: {error}")
+            continue
+        return context, kind
+    raise DaggerError(
+        "pictures: expected a way to draw without a window (EGL, as of Debian's libegl1 and libgl1-mesa-dri, or "
+        f"OSMesa); {'; '.join(said) or 'there is none'}"
+    )
