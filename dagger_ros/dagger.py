@@ -4,18 +4,16 @@ runs/<name>/
 contract.yaml  config.yaml     what was asked for
 rounds/000/                    000: demonstrations; see `dataset.rounds`
 policies/pi_000/               trained on rounds 000 to 000; see `policy.checkpoint`
-panels/pi_000/                 its held-out rollouts; see `evaluation.panel`
+panels/pi_000/nominal/         its held-out rollouts, one folder for each panel; see `evaluation.runner`
 result.json  report/index.html
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,17 +32,29 @@ from dagger_ros.dataset import (
     manifest_sha256,
     round_folder,
     training_episodes,
-    verify_round,
 )
-from dagger_ros.evaluation import Panel, PanelResult, PanelRunner, write_report
+from dagger_ros.evaluation import (
+    FEWEST_PAIRS,
+    Panel,
+    PanelResult,
+    PanelRunner,
+    Trace,
+    against,
+    best_of,
+    covariate_shift,
+    plateau,
+    trace_path,
+    trend,
+    write_report,
+)
 from dagger_ros.learning import Experience, TrainingSettings, fit_limits, human_doubt_limit, train
 from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
 from dagger_ros.sim import TaskStatus, load_plant
 from dagger_ros.supervisor import ROBOT_GATED, RuleOptions, make_rule
 
-__all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "run", "verify"]
+__all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "check_policy", "panel_folder", "policy_folder", "run"]
 
-_SCHEMA = "dagger_ros.result/1"
+_SCHEMA = "dagger_ros.result/2"
 # Seeds of one run's episodes; those of panels begin at 10^9 (see `evaluation.Panel`).
 _SEEDS_PER_RUN, _SEEDS_PER_ROUND = 100_000, 1_000
 _RULE_OF_OPTION = {"beta": "dagger", "budget": "thrifty", "expert_noise": "lazy"}
@@ -66,7 +76,9 @@ class RunConfig:
         expert_noise: Of rule `lazy`.
         demonstrations: Episodes of round 0.
         episodes: Episodes of each further round.
-        max_labels: Stop after the round in which so many labels are reached; None: no such limit.
+        max_labels: Learn from the first so many labels, in the order in which they were given, and stop when there
+            are as many: equal labels for methods that are compared. None: no such limit.
+        patience: Stop when so many rounds in a row brought no credible improvement; 0: only after `rounds`.
         training: How each policy is trained.
     """
 
@@ -79,6 +91,7 @@ class RunConfig:
     demonstrations: int | None = None
     episodes: int | None = None
     max_labels: int | None = None
+    patience: int = 2
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
@@ -91,6 +104,8 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DaggerError(f"{name}: expected a whole number >= 1, got {value}")
+        if self.patience < 0:
+            raise DaggerError(f"patience: expected a whole number >= 0, got {self.patience}")
         if not 0 <= self.seed < 9_999:
             raise DaggerError(f"seed: expected a whole number from 0 to 9998, got {self.seed}")
         if self.rounds * _SEEDS_PER_ROUND >= _SEEDS_PER_RUN:
@@ -136,7 +151,24 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class RoundResult:
-    """One line of the result: what a round brought and how the policy after it does."""
+    """One line of the result: what a round brought and how the policy after it does.
+
+    Args:
+        round: Its number.
+        policy: That was trained after it.
+        labels_new: Expert labels of the round.
+        labels_total: That the policy learned from.
+        takeovers: Times that the expert took control in the round.
+        context_switches: Times that control changed.
+        help_requests: Times that the rule asked for help.
+        expert_ticks: That the expert drove.
+        policy_ticks: That the policy drove.
+        intervention_rate: Share of the round's ticks that the expert drove.
+        panel: Summary of the panel by which policies are chosen.
+        panels: Of every further panel, by name.
+        against_best: The policy beside the best one before it, see `evaluation.Paired`; None: the first.
+        shift: How far the policy goes from its data, see `evaluation.Shift`; None: too little data.
+    """
 
     round: int
     policy: str
@@ -149,18 +181,23 @@ class RoundResult:
     policy_ticks: int
     intervention_rate: float
     panel: dict[str, Any]
+    panels: dict[str, dict[str, Any]]
+    against_best: dict[str, Any] | None
+    shift: dict[str, float] | None
 
 
 def run(
     config: RunConfig,
     contract_path: Path,
     out: Path,
-    panel: Panel,
+    panels: Sequence[Panel],
+    final: Panel | None,
     *,
     collect: Collect,
     progress: Progress,
     resume: bool,
     workers: int,
+    engine: str = "processes",
 ) -> dict[str, Any]:
     """Runs DAgger to its end.
 
@@ -168,11 +205,14 @@ def run(
         config: What to do.
         contract_path: The task contract.
         out: Folder of the run.
-        panel: Held-out rollouts that every policy is judged on.
+        panels: Held-out rollouts that every policy is judged on. The first one chooses the best policy and when to
+            stop.
+        final: Other rollouts for the recommended policy alone, on which nothing was chosen; None: none.
         collect: How rounds are recorded.
         progress: Told what happens.
         resume: Go on with the run that is in `out`, from its last finished round.
-        workers: Processes for the panel.
+        workers: Processes for the panels.
+        engine: Of the panels, one of `evaluation.ENGINES`.
 
     Returns:
         What stands in result.json.
@@ -188,40 +228,82 @@ def run(
             f"{contract_path}: operator.source: expected scripted, since here a script labels; "
             f"found {contract.operator.source}"
         )
-    _prepare(out, contract_path, contract, config, panel, resume=resume)
+    if len({panel.name for panel in panels}) < len(panels) or not panels:
+        raise DaggerError(f"panels: expected at least one, each name once; got {', '.join(p.name for p in panels)}")
+    for panel in panels:
+        panel.check(contract)
+    _prepare(out, contract_path, contract, config, panels, resume=resume)
+    maximize = contract.task.metric.goal is Goal.MAXIMIZE
     results: list[RoundResult] = []
+    judged: list[list[PanelResult]] = []  # round by round, panel by panel
     stop = f"{config.rounds} of {config.rounds} rounds done"
-    with PanelRunner(contract_path, panel, workers=workers) as runner:
+    with PanelRunner(contract_path, workers=workers, engine=engine) as runner:
         for k in range(config.rounds + 1):
-            new = not _panel_folder(out, k).exists()
+            new = not all(panel_folder(out, k, panel).exists() for panel in panels)
             round_ = _collect_round(out, contract_path, contract, config, k, collect, progress)
             policy = _train_policy(out, contract, config, k, progress)
-            panel_result = _evaluate(out, policy, runner, k, progress)
+            judged.append([_evaluate(out, policy, runner, panel, k, progress) for panel in panels])
+            first, *others = judged[-1]
+            earlier = [of_round[0] for of_round in judged[:-1]]
             labels = round_.labels + (results[-1].labels_total if results else 0)
             results.append(
                 RoundResult(
                     round=k,
                     policy=policy.name,
                     labels_new=round_.labels,
-                    labels_total=labels,
+                    labels_total=min(labels, config.max_labels or labels),
                     takeovers=round_.takeovers,
                     context_switches=round_.context_switches,
                     help_requests=round_.help_requests,
                     expert_ticks=round_.expert_ticks,
                     policy_ticks=round_.policy_ticks,
                     intervention_rate=round_.intervention_rate,
-                    panel=panel_result.summary(),
+                    panel=first.summary(),
+                    panels={other.panel: other.summary() for other in others},
+                    against_best=_against_best(earlier, first, maximize=maximize),
+                    shift=_shift(out, contract, k, panels[0]),
                 )
             )
             progress.round_done(results[-1])
             if config.max_labels is not None and labels >= config.max_labels:
-                stop = f"{labels} labels, at least the {config.max_labels} asked for"
+                stop = f"the {config.max_labels} labels asked for were reached"
+                break
+            reason = plateau([of_round[0] for of_round in judged], patience=config.patience, maximize=maximize)
+            if reason:
+                stop = reason
                 break
             if new:
-                _write_result(out, contract, config, results, "not finished")
-    result = _write_result(out, contract, config, results, stop)
+                _write_result(out, contract, config, results, judged, None, "not finished")
+        best = best_of([of_round[0] for of_round in judged], maximize=maximize)
+        last_word = None
+        if final is not None:
+            last_word = _evaluate(out, policy_folder(out, best), runner, final, best, progress)
+    result = _write_result(out, contract, config, results, judged, last_word, stop)
     write_report(out, contract, result)
     return result
+
+
+def _against_best(earlier: Sequence[PanelResult], now: PanelResult, *, maximize: bool) -> dict[str, Any] | None:
+    if not earlier or len(now.rollouts) < FEWEST_PAIRS:
+        return None
+    best = earlier[best_of(earlier, maximize=maximize)]
+    return {"policy": best.policy} | asdict(against(best, now, maximize=maximize))
+
+
+def _shift(out: Path, contract: Contract, k: int, panel: Panel) -> dict[str, float] | None:
+    """What a policy was trained on beside what it visits; kept in a file, since it takes a second or two."""
+    folder = panel_folder(out, k, panel)
+    path = folder.parent / "shift.json"
+    if path.is_file():
+        kept: dict[str, float] | None = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    rounds = [round_folder(out, i) for i in range(k + 1)]
+    data = [labelled_frames([e])[0] for e in training_episodes(rounds, contract)]
+    visited = [Trace.read(trace_path(folder, key)).rows["observation"] for key in panel.rollouts]
+    enough = min(sum(len(e) > 0 for e in data), len(visited)) > 1
+    shift = asdict(covariate_shift(data, visited, RowLayout(contract).resolution())) if enough else None
+    write_file(path, json.dumps(shift).encode())
+    return shift
 
 
 def _collect_round(
@@ -242,7 +324,7 @@ def _collect_round(
             rule=config.rule,
             round_index=k,
             options=config.options,
-            policy=None if k == 0 else _policy_folder(out, k - 1),
+            policy=None if k == 0 else policy_folder(out, k - 1),
             seeds=range(first, first + count),
             on_episode=lambda _status: advance(1),
         )
@@ -254,12 +336,12 @@ def _collect_round(
 
 
 def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, progress: Progress) -> Path:
-    folder = _policy_folder(out, k)
+    folder = policy_folder(out, k)
     if folder.exists():
         return folder
     rounds = [round_folder(out, i) for i in range(k + 1)]
     episodes = training_episodes(rounds, contract)
-    observations, labels = labelled_frames(episodes)
+    observations, labels = (part[: config.max_labels] for part in labelled_frames(episodes))
     with progress.stage(f"round {k}: training on {len(labels)} labels", config.training.steps) as advance:
         trained = train(contract, observations, labels, config.training, seed=config.seed, progress=advance)
     tensors: dict[str, Any] = trained.tensors
@@ -314,28 +396,32 @@ def _trained_on(folder: Path, contract: Contract) -> dict[str, Any]:
     }
 
 
-def _evaluate(out: Path, policy: Path, runner: PanelRunner, k: int, progress: Progress) -> PanelResult:
-    folder = _panel_folder(out, k)
-    if folder.exists():
-        return PanelResult.read(folder)
-    with progress.stage(f"round {k}: panel", runner.panel.count) as advance:
-        result = runner.run(policy, lambda: advance(1))
-    result.write(folder)
-    return result
+def _evaluate(out: Path, policy: Path, runner: PanelRunner, panel: Panel, k: int, progress: Progress) -> PanelResult:
+    folder = panel_folder(out, k, panel)
+    with progress.stage(f"round {k}: panel {panel.name}", len(panel.rollouts)) as advance:
+        return runner.run(panel, policy, folder, lambda: advance(1))
 
 
-def _policy_folder(out: Path, k: int) -> Path:
+def policy_folder(out: Path, k: int) -> Path:
+    """Where the policy lies that was trained after a round."""
     return out / "policies" / f"pi_{k:03d}"
 
 
-def _panel_folder(out: Path, k: int) -> Path:
-    return out / "panels" / f"pi_{k:03d}"
+def panel_folder(out: Path, k: int, panel: Panel) -> Path:
+    """Where the held-out rollouts of a policy lie."""
+    return out / "panels" / f"pi_{k:03d}" / panel.name
 
 
 def _write_result(
-    out: Path, contract: Contract, config: RunConfig, rounds: Sequence[RoundResult], stop: str
+    out: Path,
+    contract: Contract,
+    config: RunConfig,
+    rounds: Sequence[RoundResult],
+    judged: Sequence[Sequence[PanelResult]],
+    final: PanelResult | None,
+    stop: str,
 ) -> dict[str, Any]:
-    best = _recommended(contract, rounds)
+    best = rounds[best_of([of_round[0] for of_round in judged], maximize=contract.task.metric.goal is Goal.MAXIMIZE)]
     result = {
         "schema": _SCHEMA,
         "task": contract.name,
@@ -344,28 +430,41 @@ def _write_result(
         "contract_sha256": contract.sha256,
         "rounds": [asdict(r) for r in rounds],
         "recommended": {"round": best.round, "policy": best.policy},
+        "final": final.summary() if final is not None else None,
+        "interventions": _interventions(judged),
         "stop": {"reason": stop},
     }
     write_file(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 
-def _recommended(contract: Contract, rounds: Sequence[RoundResult]) -> RoundResult:
-    """The best on the panel by the contract's metric; of equals the one with the fewest labels."""
-    sign = -1 if contract.task.metric.goal is Goal.MAXIMIZE else 1
-    return min(rounds, key=lambda r: (sign * r.panel["metric"]["mean"], -r.panel["success_rate"], r.round))
+def _interventions(judged: Sequence[Sequence[PanelResult]]) -> dict[str, Any] | None:
+    """Whether the operator drives less from round to round, on the same rollouts, of the first panel with help."""
+    for of_panel in zip(*judged, strict=True):
+        shares = np.array([result.interventions for result in of_panel])
+        if shares.any():
+            fall = trend(shares)
+            return {"panel": of_panel[0].panel} | asdict(fall) | {"falling": fall.falling}
+    return None
 
 
 def _prepare(
-    out: Path, contract_path: Path, contract: Contract, config: RunConfig, panel: Panel, *, resume: bool
+    out: Path,
+    contract_path: Path,
+    contract: Contract,
+    config: RunConfig,
+    panels: Sequence[Panel],
+    *,
+    resume: bool,
 ) -> None:
     """Checks the folder, or makes it."""
     wanted = asdict(config) | {
         "options": asdict(config.options),
         "contract_sha256": contract.sha256,
-        "panel_sha256": panel.sha256,
+        "panels": {panel.name: panel.sha256 for panel in panels},
     }
-    del wanted["rounds"]  # a finished run may be given more of them
+    for name in ("rounds", "patience"):
+        del wanted[name]  # a finished run may be given more of them
     text = yaml.safe_dump(json.loads(json.dumps(wanted)), sort_keys=False)  # through JSON: lists for tuples
     path = out / "config.yaml"
     if out.exists() and not out.is_dir():
@@ -396,79 +495,24 @@ def _prepare(
     for k in range(config.rounds + 1):
         if round_folder(out, k).exists():
             check_round(round_folder(out, k), contract)
-        if _policy_folder(out, k).exists():
-            _check_policy(out, k, contract)
-        if _panel_folder(out, k).exists():
-            _check_panel(out, k, panel)
+        if policy_folder(out, k).exists():
+            check_policy(out, k, contract)
+        for folder, panel in ((panel_folder(out, k, panel), panel) for panel in panels):
+            if folder.exists():
+                PanelResult.read(folder).check(panel, contract, folder)
 
 
-def verify(out: Path) -> Iterator[tuple[Path, str]]:
-    """Reads again what a run left: bags, what is counted in them, weights, what they were trained on, and rollouts.
-
-    Args:
-        out: Folder of the run.
-
-    Returns:
-        Each part, and what is wrong with it; empty: nothing.
+def check_policy(out: Path, k: int, contract: Contract) -> None:
+    """Reads a policy, and compares the rounds that it was trained on with those that are there.
 
     Raises:
-        DaggerError: If there is no run.
+        DaggerError: If it is damaged, or a round is gone or changed.
     """
-    if not round_folder(out, 0).exists():
-        raise DaggerError(f"{out}: expected the folder of a run, with rounds/000; there is none")
-    contract = load_contract(out / "contract.yaml")
-    checks: list[tuple[Path, Callable[[], object]]] = []
-    for k in itertools.count():
-        parts: list[tuple[Path, Callable[[], object]]] = [
-            (round_folder(out, k), partial(_verify_round, out, k, contract)),
-            (_policy_folder(out, k), partial(_check_policy, out, k, contract)),
-            (_panel_folder(out, k), partial(PanelResult.read, _panel_folder(out, k))),
-        ]
-        there = [part for part in parts if part[0].exists()]
-        if not there:
-            break
-        checks += there
-    dataset = out / "dataset"
-    if dataset.exists():
-        from dagger_ros.dataset.export import verify_lerobot  # its libraries are of no use to a run
-
-        checks.append((dataset, partial(verify_lerobot, out, out / "contract.yaml", dataset)))
-    for path, check in checks:
-        try:
-            check()
-        except DaggerError as error:
-            yield path, str(error)
-        else:
-            yield path, ""
-
-
-def _verify_round(out: Path, k: int, contract: Contract) -> None:
-    """Counts a round anew, and compares the policies that drove in it with those that are there."""
-    folder = round_folder(out, k)
-    # An episode of each policy that drove.
-    drove = {driver: e.episode for e in verify_round(folder, contract).episodes for driver in e.policies.items()}
-    for (name, sha256), episode in drove.items():
-        about, _ = load_checkpoint(out / "policies" / name, contract)
-        if about.weights_sha256 != sha256:
-            raise DaggerError(
-                f"{folder}: episode {episode} was driven by {name} with weights {sha256[:12]}; those of that "
-                f"name in {out / 'policies'} are {about.weights_sha256[:12]}"
-            )
-
-
-def _check_policy(out: Path, k: int, contract: Contract) -> None:
-    """Reads a policy, and compares the rounds that it was trained on with those that are there."""
-    about, _ = load_checkpoint(_policy_folder(out, k), contract)
+    about, _ = load_checkpoint(policy_folder(out, k), contract)
     for source in about.trained_on:
         folder = round_folder(out, int(source["round"]))
         if manifest_sha256(folder) != source["manifest_sha256"]:
             raise DaggerError(f"{folder}: expected the round that {about.name} was trained on; it is gone or changed")
-
-
-def _check_panel(out: Path, k: int, panel: Panel) -> None:
-    result = PanelResult.read(_panel_folder(out, k))
-    if result.panel_sha256 != panel.sha256 or [r.seed for r in result.rollouts] != list(panel.seeds):
-        raise DaggerError(f"{_panel_folder(out, k)}: expected the {panel.count} rollouts of panel {panel.name}")
 
 
 def _keep_interrupted(part: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 from dagger_ros import __version__
-from dagger_ros.cli import contract, data, imports, replay, runs
+from dagger_ros.cli import contract, data, evaluate, imports, replay, runs
 from dagger_ros.contract import DaggerError
 
 __all__ = ["main"]
@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _again(options: argparse.Namespace) -> str:
     """How to go on with what was cut short."""
-    hints = {"run": "; the same command with --resume goes on", "compare": "; the same command goes on"}
+    hints = {
+        "run": "; the same command with --resume goes on",
+        "compare": "; the same command goes on",
+        "evaluate": "; the same command goes on",
+    }
     return hints.get(options.verb, "")
 
 
@@ -58,6 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dagger-ros", description="DAgger on a robot with ROS 2.")
     parser.add_argument("--version", action="version", version=f"dagger_ros {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for part in (contract, runs, data, imports, replay):
+    for part in (contract, runs, evaluate, data, imports, replay):
         part.add_verbs(verbs)
     return parser

@@ -114,7 +114,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from dagger_ros.dagger import verify
+    from dagger_ros.verify import verify
 
     problems = []
     for path, problem in verify(options.run_folder):

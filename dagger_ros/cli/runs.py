@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dagger_ros.cli.evaluate import add_engine, bar, check_engine, listed_as, panel_of
 from dagger_ros.cli.verbs import Verbs
 from dagger_ros.contract import Contract, DaggerError, load_contract
 from dagger_ros.supervisor import RULES
-
-if TYPE_CHECKING:
-    from dagger_ros.evaluation import Panel
 
 __all__ = ["add_verbs"]
 
@@ -48,25 +45,54 @@ def add_verbs(verbs: Verbs) -> None:
     )
     run.add_argument("--demonstrations", type=int, help="episodes of round 0 (default: the contract's)")
     run.add_argument("--episodes", type=int, help="episodes of each further round (default: the contract's)")
-    run.add_argument("--max-labels", type=int, help="stop after the round in which so many labels are reached")
-    run.add_argument("--panel", type=Path, help="held-out rollouts, a YAML file (default: nominal, 30 rollouts)")
+    run.add_argument("--max-labels", type=int, help="learn from so many labels, and stop when they are reached")
     run.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes for the panel (default: one for each core)"
+        "--patience",
+        type=int,
+        default=2,
+        help="stop after so many rounds without a credible improvement on the panel; 0: never (default: 2)",
     )
+    run.add_argument(
+        "--panel",
+        default="nominal",
+        help="held-out rollouts by which the best policy is chosen: a name in config/panels/, or a YAML file "
+        "(default: nominal)",
+    )
+    run.add_argument(
+        "--also", default="assisted", help="further panels for every policy, comma-separated (default: assisted)"
+    )
+    run.add_argument(
+        "--final", default="final", help="panel of the last word on the best policy; empty: none (default: final)"
+    )
+    add_engine(run)
     run.set_defaults(run=_run)
 
-    rules = verbs.add_parser("compare", help="run several rules with several seeds in simulation, and write one table")
-    rules.add_argument("--contract", type=Path, required=True, help="task contract, a YAML file")
-    rules.add_argument("--rules", default=",".join(RULES), help=f"comma-separated (default: {','.join(RULES)})")
-    rules.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated (default: 0,1,2,3,4)")
-    rules.add_argument("--budgets", default="", help="of rule thrifty, comma-separated, one line each (default: 0.01)")
-    rules.add_argument("--rounds", type=int, default=6, help="rounds after the demonstrations (default: 6)")
-    rules.add_argument("--out", type=Path, required=True, help="folder; what it has of these runs already is kept")
-    rules.add_argument("--panel", type=Path, help="held-out rollouts, a YAML file (default: nominal, 30 rollouts)")
-    rules.add_argument(
+    compare = verbs.add_parser("compare", help="run several methods with several seeds, and write one table")
+    compare.add_argument("--contract", type=Path, required=True, help="task contract, a YAML file")
+    compare.add_argument("--rules", default=",".join(RULES), help=f"comma-separated (default: {','.join(RULES)})")
+    compare.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated (default: 0,1,2,3,4)")
+    compare.add_argument("--budgets", default="", help="of rule thrifty, comma-separated, a line each (default: 0.01)")
+    compare.add_argument("--rounds", type=int, help="rounds after the demonstrations (default: 6; with --labels: 60)")
+    compare.add_argument("--labels", type=int, help="every method learns from the first so many labels")
+    compare.add_argument("--episodes", type=int, help="episodes of each further round (default: the contract's)")
+    compare.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="NAME=SOURCE",
+        help="a policy from outside, judged on the same final panel; again with the same name for more seeds of it",
+    )
+    compare.add_argument("--out", type=Path, required=True, help="folder; what it has of these runs already is kept")
+    compare.add_argument(
+        "--panel", default="nominal", help="by which each run chooses its policy, as of run (default: nominal)"
+    )
+    compare.add_argument(
+        "--final", default="final", help="on which the chosen policies are compared, as of run (default: final)"
+    )
+    compare.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time (default: one for each core)"
     )
-    rules.set_defaults(run=_compare)
+    compare.set_defaults(run=_compare)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -83,64 +109,85 @@ def _run(options: argparse.Namespace) -> None:
         demonstrations=options.demonstrations,
         episodes=options.episodes,
         max_labels=options.max_labels,
+        patience=options.patience,
     )
-    if options.workers < 1:
-        raise DaggerError(f"workers: expected a whole number >= 1, got {options.workers}")
-    panel = _panel_of(options)
+    check_engine(options)
+    panels = [panel_of(name) for name in [options.panel, *listed_as("also", options.also, str)]]
+    final = panel_of(options.final) if options.final else None
     progress = _Bars(load_contract(options.contract))
     result = run(
         config,
         options.contract,
         options.out,
-        panel,
+        panels,
+        final,
         collect=collect_round,
         progress=progress,
         resume=options.resume,
         workers=options.workers,
+        engine=options.engine,
     )
     print(f"\nstopped: {result['stop']['reason']}")
-    print(f"recommended: {options.out / 'policies' / result['recommended']['policy']}")
+    said = result["interventions"]
+    if said:
+        shares = ", ".join(f"{100 * mean:.1f}" for mean in said["means"])
+        verdict = "falling" if said["falling"] else "not credibly falling"
+        p_value = f", p = {said['p_value']:.2g}" if said["p_value"] is not None else ""
+        print(f"operator drives on the same rollouts ({said['panel']}), % by policy: {shares}: {verdict}{p_value}")
+    print(f"recommended: {options.out / 'policies' / result['recommended']['policy']}{_last_word(result['final'])}")
     print(f"report: {options.out / 'report' / 'index.html'}")
 
 
+def _last_word(final: Any) -> str:
+    if final is None:
+        return ""
+    low, high = final["success_ci95"]
+    return (
+        f", success {100 * final['success_rate']:.0f} % ({100 * low:.0f}-{100 * high:.0f}) on {final['n']} rollouts "
+        "that nothing was chosen on"
+    )
+
+
 def _compare(options: argparse.Namespace) -> None:
-    from dagger_ros.compare import Outcome, compare, methods_of, table_of
+    from dagger_ros.compare import Outcome, Outside, against_reference, compare, methods_of, table_of
+    from dagger_ros.dagger import RunConfig
     from dagger_ros.nodes.lockstep import collect_round
 
     def told(outcome: Outcome) -> None:
-        success = f"{100 * outcome.success:.0f} %"
-        print(f"{outcome.method} seed {outcome.seed}: {success}, {outcome.labels} labels", flush=True)
+        judged = outcome.judged
+        said = f"{100 * judged.success_rate:.0f} %" if judged else outcome.problem
+        labels = f", {outcome.labels} labels" if outcome.labels is not None else ""
+        print(f"{outcome.method} seed {outcome.seed}: {said}{labels}", flush=True)
 
     if options.jobs < 1:
         raise DaggerError(f"jobs: expected a whole number >= 1, got {options.jobs}")
+    contract = load_contract(options.contract)
+    methods = methods_of(listed_as("rules", options.rules, str), listed_as("budgets", options.budgets, float))
+    rounds = options.rounds if options.rounds is not None else 6 if options.labels is None else 60
     outcomes = compare(
-        methods_of(_listed_as("rules", options.rules, str), _listed_as("budgets", options.budgets, float)),
-        _listed_as("seeds", options.seeds, int),
+        methods,
+        listed_as("seeds", options.seeds, int),
         options.contract,
         options.out,
-        _panel_of(options),
-        rounds=options.rounds,
+        panel_of(options.panel),
+        panel_of(options.final),
+        config=RunConfig(
+            rule="bc", rounds=rounds, seed=0, episodes=options.episodes, max_labels=options.labels, patience=0
+        ),
+        outside=[Outside(*_named(text)) for text in options.policy],
         collect=collect_round,
         jobs=options.jobs,
         on_outcome=told,
     )
-    print(f"\n{table_of(outcomes)}\n\ntables: {options.out / 'table.md'}, {options.out / 'table.csv'}")
+    print(f"\n{table_of(outcomes, against_reference(outcomes, contract))}")
+    print(f"\ntables: {options.out / 'table.md'}, {options.out / 'table.csv'}, {options.out / 'comparison.json'}")
 
 
-def _listed_as(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    """What an option lists, comma-separated."""
-    try:
-        return [kind(item.strip()) for item in text.split(",") if item.strip()]
-    except ValueError as error:
-        expected = "numbers" if kind is float else "whole numbers"
-        raise DaggerError(f"{name}: expected {expected}, comma-separated, got {text!r}") from error
-
-
-def _panel_of(options: argparse.Namespace) -> Panel:
-    from dagger_ros.evaluation import load_panel
-    from dagger_ros.nodes.share import config_file
-
-    return load_panel(options.panel or config_file("panels/nominal.yaml"))
+def _named(text: str) -> tuple[str, str]:
+    name, separator, source = text.partition("=")
+    if not (separator and source and name.replace("_", "").replace("-", "").isalnum()):
+        raise DaggerError(f"policy: expected NAME=SOURCE, with a name of letters, digits, - and _; got {text!r}")
+    return name, source
 
 
 class _Bars:
@@ -163,13 +210,9 @@ class _Bars:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
         self._begin()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bars:
-            task = bars.add_task(name, total=total)
-            yield lambda steps: bars.advance(task, steps)
+        with bar(name, total) as advance:
+            yield advance
 
     def round_done(self, result: Any) -> None:
         self._begin()

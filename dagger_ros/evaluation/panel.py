@@ -20,10 +20,14 @@ from dagger_ros.contract.load import problems_of
 from dagger_ros.evaluation.statistics import wilson
 from dagger_ros.sim import Perturbation
 
-__all__ = ["Panel", "PanelResult", "RolloutKey", "RolloutResult", "load_panel", "same_rollouts"]
+__all__ = ["NotFiniteError", "Panel", "PanelResult", "RolloutKey", "RolloutResult", "load_panel", "same_rollouts"]
 
 ROLLOUTS = "rollouts.json"
 _SCHEMA = "dagger_ros.panel/1"
+
+
+class NotFiniteError(DaggerError):
+    """A policy answered finite observations with NaN or infinity."""
 
 
 class RolloutKey(NamedTuple):
@@ -218,15 +222,35 @@ class PanelResult:
             },
         }
 
+    def check(self, panel: Panel, contract: Contract, folder: Path) -> None:
+        """Refuses a result that is not of a panel under a contract.
+
+        Args:
+            panel: It should be of.
+            contract: It should be of.
+            folder: Where it was read, for the message.
+
+        Raises:
+            DaggerError: If it is of others.
+        """
+        if (self.panel_sha256, self.contract_sha256) != (panel.sha256, contract.sha256):
+            raise DaggerError(
+                f"{folder}: expected rollouts of panel {panel.name} ({panel.sha256[:12]}) under contract "
+                f"{contract.name} ({contract.sha256[:12]}), found {self.panel} ({self.panel_sha256[:12]}) under "
+                f"{self.contract_sha256[:12]}; take another folder, or the panel and contract as they were"
+            )
+        if [r.key for r in self.rollouts] != panel.rollouts:
+            raise DaggerError(f"{folder / ROLLOUTS}: expected the {len(panel.rollouts)} rollouts of panel {panel.name}")
+
     def check_finite(self) -> None:
         """Refuses a policy that answered with NaN: what it did then is the supervisor's stop, not the policy.
 
         Raises:
-            DaggerError: Names rollout and tick.
+            NotFiniteError: Names rollout and tick.
         """
         bad = [r for r in self.rollouts if r.not_finite >= 0]
         if bad:
-            raise DaggerError(
+            raise NotFiniteError(
                 f"{self.policy}: expected finite actions, got NaN or infinity in {len(bad)} of {len(self.rollouts)} "
                 f"rollouts of panel {self.panel}, first at tick {bad[0].not_finite} of {bad[0].key}; such a policy is "
                 "not judged. Look at its training and at its inputs"

@@ -28,7 +28,7 @@ from dagger_ros.sim import MujocoPlant, load_plant, rollout
 from dagger_ros.sim.experts import make_labeller
 from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
 
-__all__ = ["ENGINES", "PanelRunner", "run_rollout", "trace_path"]
+__all__ = ["ENGINES", "PanelRunner", "check_result", "run_rollout", "trace_path"]
 
 ENGINES = ("processes", "ray")
 _PANEL = "panel.json"
@@ -67,7 +67,7 @@ class PanelRunner:
             panel: Which rollouts.
             policy: What `policy.load_checkpoint` takes.
             folder: Gets `rollouts.json`, `panel.json` and `traces/`, whole or not at all. What a run that was cut
-                short left beside it is gone on with.
+                short left beside it is gone on with; a result of the same policy and panel is read.
             on_rollout: Called after each rollout.
 
         Raises:
@@ -76,6 +76,8 @@ class PanelRunner:
         """
         panel.check(self._contract)
         about, _ = load_checkpoint(policy, self._contract)
+        if folder.exists():
+            return self._there(panel, about, folder)
         part = folder.with_name(f".{folder.name}.part")
         wanted = about.weights_sha256, panel.sha256, self._contract.sha256
         done = _done_before(part, panel, wanted)
@@ -107,6 +109,18 @@ class PanelRunner:
         result.check_finite()
         return result
 
+    def _there(self, panel: Panel, about: Checkpoint, folder: Path) -> PanelResult:
+        """What is in a folder already."""
+        result = PanelResult.read(folder)
+        result.check(panel, self._contract, folder)
+        if result.policy_sha256 != about.weights_sha256:
+            raise DaggerError(
+                f"{folder}: expected the rollouts of {about.name} ({about.weights_sha256[:12]}), found those of "
+                f"{result.policy} ({result.policy_sha256[:12]}); take another folder"
+            )
+        result.check_finite()
+        return result
+
     def close(self) -> None:
         """Ends the workers."""
         self._pool.close()
@@ -116,6 +130,29 @@ class PanelRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_result(folder: Path, contract: Contract) -> None:
+    """Reads the result of a panel, and every trace, and compares them.
+
+    Raises:
+        DaggerError: If something is gone, changed, or of another contract.
+    """
+    result = PanelResult.read(folder)
+    path = folder / _PANEL
+    try:
+        panel = Panel.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DaggerError(f"{path}: expected the panel of {ROLLOUTS}; {error}") from error
+    result.check(panel, contract, folder)
+    wanted = result.policy_sha256, panel.sha256, contract.sha256
+    for said in result.rollouts:
+        trace = Trace.read(trace_path(folder, said.key))
+        found = trace.policy_sha256, trace.panel_sha256, trace.contract_sha256
+        if trace.result != said or found != wanted or len(trace.rows) != said.ticks:
+            raise DaggerError(
+                f"{trace_path(folder, said.key)}: expected the rollout that {ROLLOUTS} has; it is another"
+            )
 
 
 def run_rollout(
