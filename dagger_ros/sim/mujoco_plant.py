@@ -20,8 +20,10 @@ from dagger_ros.sim.tasks import TASKS, Task
 
 __all__ = ["MujocoPlant", "load_plant"]
 
-# Keeps the draws of sensors and actuators apart from those of the initial state.
+# Keeps the draws of sensors and actuators apart from those of the initial state, and those of each perturbation from
+# all others: a rollout without one of them meets the same of the others.
 _NOISE_STREAM = 3
+_DROPS, _SHIFT, _ADDED, _BIAS = (_NOISE_STREAM, 1), (_NOISE_STREAM, 2), (_NOISE_STREAM, 3), (_NOISE_STREAM, 4)
 
 
 def load_plant(contract: Contract, contract_path: str | Path, perturbation: Perturbation | None = None) -> MujocoPlant:
@@ -117,8 +119,8 @@ class MujocoPlant:
         self._values = [np.zeros(len(s.dimensions)) for s in streams.values()]
         chosen = perturbation.observation_streams or [n for n, s in streams.items() if not s.privileged]
         scale = {n: s.resolution if n in chosen else 0.0 for n, s in streams.items()}
-        added = {n: simulation.observation_noise.get(n, 0.0) for n in streams}
-        self._noise = [float(np.hypot(added[n], perturbation.observation_noise * scale[n])) for n in streams]
+        self._noise = [simulation.observation_noise.get(n, 0.0) for n in streams]
+        self._added_noise = [perturbation.observation_noise * scale[n] for n in streams]
         self._bias_scale = [perturbation.observation_bias * scale[n] for n in streams]
         self._shift = CameraShift(contract, model, perturbation.camera_shift)
         self._topics = [
@@ -139,8 +141,8 @@ class MujocoPlant:
         self._holds_last = contract.action.interface is Interface.POSITION
         measured = contract.action.measured
         self._measured = layout.streams.index(measured) if self._holds_last and measured is not None else None
-        self._biases: list[Any] = []
-        self._rng = np.random.default_rng(0)
+        self._privileged = [i for i, s in enumerate(streams.values()) if s.privileged]
+        self._draw_from(0)
         self._clear()
 
     def reset(self, seed: int) -> TaskStatus:
@@ -148,7 +150,7 @@ class MujocoPlant:
         mujoco.mj_resetData(self.model, self.data)
         self.task.reset(np.random.default_rng(seed), self._perturbation.start_spread)
         mujoco.mj_forward(self.model, self.data)
-        self._rng = np.random.default_rng([seed, _NOISE_STREAM])
+        self._draw_from(seed)
         self._clear()
         self._actuator.reset(self.model, self.data)
         if self._measured is not None:
@@ -156,10 +158,10 @@ class MujocoPlant:
             self._reads[self._measured](self.model, self.data, self._wanted)
             self._actual[:] = self._wanted
         self._biases = [
-            self._rng.normal(0.0, scale, v.shape) if scale else 0.0
-            for scale, v in zip(self._bias_scale, self._values, strict=True)
+            np.random.default_rng([seed, *_BIAS, i]).normal(0.0, scale, v.shape) if scale else 0.0
+            for i, (scale, v) in enumerate(zip(self._bias_scale, self._values, strict=True))
         ]
-        self._shift.draw(self._rng, self.model, self._biases)
+        self._shift.draw(np.random.default_rng([seed, *_SHIFT]), self.model, self._biases)
         return self.task.status()
 
     def observe(self) -> Sequence[Sample]:
@@ -170,7 +172,7 @@ class MujocoPlant:
             if topic in self._spared:
                 samples.append(sample)
                 continue
-            dropped = self._drop > 0 and self._rng.random() < self._drop
+            dropped = self._drop > 0 and self._drop_rng.random() < self._drop
             queue = self._delayed[topic]
             queue.append(None if dropped else sample)
             due = queue.popleft() if len(queue) > self._delay_ticks else None
@@ -210,6 +212,12 @@ class MujocoPlant:
         """Number of the body that the action moves."""
         return self._actuator.body
 
+    def truth(self) -> Vector:
+        """(P,) the privileged streams as they are now, without noise, in the contract's order and units."""
+        for i in self._privileged:
+            self._reads[i](self.model, self.data, self._values[i])
+        return np.concatenate([np.empty(0), *(self._values[i] for i in self._privileged)])
+
     def scene(self) -> Vector:
         """(S,) where everything stands: joint positions, then positions and orientations of what is moved by hand."""
         data = self.data
@@ -230,8 +238,15 @@ class MujocoPlant:
         noisy = values + self._biases[index]
         if self._noise[index]:
             noisy += self._rng.normal(0.0, self._noise[index], values.shape)
+        if self._added_noise[index]:
+            noisy += self._added_rngs[index].normal(0.0, self._added_noise[index], values.shape)
         rounded: Vector = noisy.astype(self._wire[index]).astype(np.float64)
         return rounded
+
+    def _draw_from(self, seed: int) -> None:
+        self._rng = np.random.default_rng([seed, _NOISE_STREAM])
+        self._drop_rng = np.random.default_rng([seed, *_DROPS])
+        self._added_rngs = [np.random.default_rng([seed, *_ADDED, i]) for i in range(len(self._added_noise))]
 
     def _clear(self) -> None:
         size = len(self.contract.action.dimensions)
