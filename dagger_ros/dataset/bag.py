@@ -119,7 +119,7 @@ class BagWriter:
             self._file = (self._part / f"{path.name}.mcap").open("wb")
             with contextlib.suppress(OSError):  # not every file system has locks
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever mends bags leaves this one alone
-            self._writer = Writer(self._file, chunk_size=_CHUNK_BYTES)
+            self._writer = Writer(self._file, chunk_size=_CHUNK_BYTES, enable_data_crcs=True)
             self._writer.start(profile="ros2", library="dagger_ros")
             self._writer.add_metadata(ABOUT_BAG, dict(about))
             schemas = {

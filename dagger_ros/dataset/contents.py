@@ -1,8 +1,9 @@
-"""What is in a bag of ours, topic by topic, as it was recorded; every chunk of it checked on the way."""
+"""What is in a bag of ours, topic by topic, as it was recorded; every checksum in it compared on the way."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -26,6 +27,7 @@ WHOLE, HEAD = 1 << 62, 12
 _MAGIC = bytes((0x89, *b"MCAP0\r\n"))
 _RECORD = struct.Struct("<BQ")  # opcode, length
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+_CHECKSUM = struct.Struct("<I")  # at the end of the records that end a section; 0: there is none
 # What is looked at; index records are not.
 _KINDS: dict[int, Any] = {
     Opcode.SCHEMA: Schema,
@@ -208,6 +210,8 @@ class _Reader:
         elif isinstance(read, Schema):
             self._schemas[read.id] = read
         elif isinstance(read, Channel):
+            if read.schema_id not in self._schemas:
+                raise ValueError(f"expected the message type of {read.topic}, found none")
             self.channels[read.id] = read
         elif isinstance(read, Statistics):
             self._statistics = read
@@ -221,16 +225,22 @@ class _Reader:
             begin += _RECORD.size
             if opcode == Opcode.MESSAGE:
                 channel, _, log_ns, _ = _MESSAGE.unpack_from(data, begin)
+                if channel not in self.channels:
+                    raise ValueError(f"expected a message of a topic of the bag, found one of number {channel}")
                 yield channel, log_ns, data, begin + _MESSAGE.size, begin + size
             elif opcode in _KINDS:
                 self._take(opcode, data[begin : begin + size])
             begin += size
 
     def _records(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        """The records of a file that are looked at, to its end: opcode and content."""
+        """The records of a file that are looked at, to its end: opcode and content.
+
+        Behind the messages all is said once more for an index, of which only the number of messages is looked at.
+        """
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("expected an MCAP file")
-        opcode = 0
+        kinds = set(_KINDS)
+        checksum, opcode = zlib.crc32(_MAGIC), 0
         while opcode != Opcode.FOOTER:
             self._offset = file.tell()
             head = file.read(_RECORD.size)
@@ -240,7 +250,20 @@ class _Reader:
             record = file.read(length)
             if len(record) < length:
                 raise ValueError(f"expected a record of {length} bytes, found {len(record)}")
-            if opcode in _KINDS:
+            if opcode == Opcode.DATA_END:
+                _compare(checksum, record)
+                checksum, kinds = 0, {Opcode.STATISTICS}
+                continue
+            if opcode == Opcode.FOOTER:
+                _compare(zlib.crc32(record[: -_CHECKSUM.size], zlib.crc32(head, checksum)), record)
+            checksum = zlib.crc32(record, zlib.crc32(head, checksum))
+            if opcode in kinds:
                 yield opcode, record
         if file.read() != _MAGIC:
             raise ValueError("expected the end of an MCAP file behind its last record")
+
+
+def _compare(checksum: int, record: bytes) -> None:
+    (said,) = _CHECKSUM.unpack(record[-_CHECKSUM.size :])
+    if said not in (0, checksum):
+        raise ValueError(f"expected bytes before it with checksum {said:08x}, found {checksum:08x}")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
 
 from dagger_ros.contract import DaggerError
 from dagger_ros.contract.files import write_file
+from dagger_ros.dataset.records import read_record
 
 __all__ = ["ABOUT", "BAG", "EpisodeInfo", "read_episode", "visible", "write_episode"]
 
@@ -62,6 +65,8 @@ class EpisodeInfo:
     imported: dict[str, Any] = field(default_factory=dict)
     schema: str = _SCHEMA
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
 
 def visible(root: Path, pattern: str) -> list[Path]:
     """What is found below a folder, in order, but for what lies hidden there: that is not finished, and somebody's."""
@@ -81,8 +86,6 @@ def read_episode(folder: Path) -> EpisodeInfo:
     """
     path = folder / ABOUT
     try:
-        return EpisodeInfo(**json.loads(path.read_text(encoding="utf-8")))
+        return read_record(path, EpisodeInfo, "the description of an episode", _SCHEMA)
     except OSError as error:
         raise DaggerError(f"{path}: expected the description of a finished episode; {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        raise DaggerError(f"{path}: expected the description of an episode ({_SCHEMA}); {error}") from error

@@ -13,15 +13,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import ConfigDict
 
 from dagger_ros import __version__
 from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout
 from dagger_ros.contract.files import file_sha256, inside, write_file
 from dagger_ros.dataset.acts import corrections
 from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, read_episode
+from dagger_ros.dataset.records import read_record
 from dagger_ros.dataset.rows import read_rows
 
 __all__ = [
@@ -53,7 +55,7 @@ class EpisodeEntry:
     """One episode of a manifest. Counts are of control ticks.
 
     `takeover_doubts` is the policy's doubt at each takeover, where there was a policy; `policies` the hash of the
-    weights of each policy that proposed, by name.
+    weights of each policy that proposed, by name; `about_sha256` the hash of episode.json, empty in older manifests.
     """
 
     episode: int
@@ -73,6 +75,9 @@ class EpisodeEntry:
     takeover_reasons: dict[str, int]
     takeover_doubts: list[float]
     policies: dict[str, str]
+    about_sha256: str = ""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Round:
     software: dict[str, str]
     episodes: tuple[EpisodeEntry, ...]
     schema: str = _SCHEMA
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     @property
     def labels(self) -> int:
@@ -181,9 +188,15 @@ def finish_round(folder: Path, contract: Contract) -> Round:
     infos = {i: read_episode(episode_folder(folder, i)) for i in recorded_episodes(folder)}
     if not infos:
         raise DaggerError(f"{folder / 'episodes'}: expected at least one finished episode, found none")
-    entries = _counted(folder, contract, infos)
+    result = _described(folder, contract, infos)
+    write_file(folder / _MANIFEST, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+def _described(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo]) -> Round:
+    """What a manifest says of these episodes."""
     first = next(iter(infos.values()))
-    result = Round(
+    return Round(
         round=first.round,
         rule=first.rule,
         contract=contract.name,
@@ -196,10 +209,8 @@ def finish_round(folder: Path, contract: Contract) -> Round:
         policy_sha256=first.policy_sha256,
         operator_id=first.operator_id,
         software={"dagger_ros": __version__, "numpy": np.__version__},
-        episodes=entries,
+        episodes=_counted(folder, contract, infos),
     )
-    write_file(folder / _MANIFEST, (json.dumps(asdict(result), indent=1) + "\n").encode())
-    return result
 
 
 def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo]) -> tuple[EpisodeEntry, ...]:
@@ -238,6 +249,7 @@ def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo])
                     for row in np.unique(rows[["policy", "policy_sha256"]])
                     if row["policy_sha256"]
                 },
+                about_sha256=file_sha256(episode_folder(folder, i) / ABOUT),
             )
         )
     return tuple(entries)
@@ -247,19 +259,18 @@ def load_round(folder: Path, contract: Contract) -> Round:
     """Reads a manifest.
 
     Raises:
-        DaggerError: If there is none (the round was never finished), or it is of another contract.
+        DaggerError: If there is none (the round was never finished), it is no manifest, or of another contract.
     """
     path = folder / _MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["episodes"] = tuple(EpisodeEntry(**entry) for entry in content["episodes"])
-        result = Round(**content)
+        result = read_record(path, Round, "the manifest of a round", _SCHEMA)
     except FileNotFoundError as error:
         raise DaggerError(
             f"{folder}: expected a finished round; there is no {_MANIFEST}, so it was interrupted"
         ) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DaggerError(f"{path}: expected the manifest of a round ({_SCHEMA}); {error}") from error
+    numbers = [entry.episode for entry in result.episodes]
+    if not numbers or numbers != sorted(set(numbers)):
+        raise DaggerError(f"{path}: expected at least one episode, and each once and in order; found {numbers}")
     if result.contract_sha256 != contract.sha256:
         raise DaggerError(
             f"{path}: expected a round under contract {contract.sha256[:12]} ({contract.name}), "
@@ -269,15 +280,18 @@ def load_round(folder: Path, contract: Contract) -> Round:
 
 
 def check_round(folder: Path, contract: Contract) -> Round:
-    """Reads a manifest, gives it, and compares every bag with its hash.
+    """Reads a manifest, gives it, and compares every bag and episode.json with its hash.
 
     Raises:
-        DaggerError: If a round is not finished, or a bag is not the one that its manifest names.
+        DaggerError: If a round is not finished, or a file is not the one that its manifest names.
     """
     manifest = load_round(folder, contract)
     for entry in manifest.episodes:
-        for name, sha256 in entry.bag_sha256.items():
-            path = inside(episode_folder(folder, entry.episode) / BAG, name)
+        episode = episode_folder(folder, entry.episode)
+        files = {inside(episode / BAG, name): sha256 for name, sha256 in entry.bag_sha256.items()}
+        if entry.about_sha256:
+            files[episode / ABOUT] = entry.about_sha256
+        for path, sha256 in files.items():
             if not path.is_file() or file_sha256(path) != sha256:
                 raise DaggerError(f"{path}: expected the file that {_MANIFEST} names; it is gone or changed")
     return manifest
@@ -291,14 +305,22 @@ def verify_round(folder: Path, contract: Contract) -> Round:
     """
     manifest = check_round(folder, contract)
     infos = {e.episode: read_episode(episode_folder(folder, e.episode)) for e in manifest.episodes}
-    for said, found in zip(manifest.episodes, _counted(folder, contract, infos), strict=True):
-        there = asdict(found)
+    again = _described(folder, contract, infos)
+    for said, found in zip(manifest.episodes, again.episodes, strict=True):
         for name, value in asdict(said).items():
-            if there[name] != value:
+            older = name == "about_sha256" and not value
+            there = getattr(found, name)
+            if there != value and not older:
                 raise DaggerError(
                     f"{folder / _MANIFEST}: episode {said.episode}, {name}: the manifest says {value}, its bag and "
-                    f"{ABOUT} say {there[name]}"
+                    f"{ABOUT} say {there}"
                 )
+    for name in asdict(manifest).keys() - {"episodes", "software"}:
+        value, there = getattr(manifest, name), getattr(again, name)
+        if there != value:
+            raise DaggerError(
+                f"{folder / _MANIFEST}: {name}: the manifest says {value}, its episodes and the contract say {there}"
+            )
     extra = sorted(set(recorded_episodes(folder)) - infos.keys())
     if extra:
         names = ", ".join(map(str, extra))
@@ -319,31 +341,39 @@ class TrainingEpisode:
     Args:
         rows: (T,) rows of its bag.
         success: Whether the contract's criterion held at its end.
+        demonstration: The expert had the whole of it: round 0, or rule bc.
     """
 
     rows: np.ndarray[Any, np.dtype[Any]]
     success: bool
+    demonstration: bool
 
 
-def training_episodes(folders: Sequence[Path], contract: Contract) -> list[TrainingEpisode]:
+def training_episodes(folders: Sequence[Path], contract: Contract, split: str = "train") -> list[TrainingEpisode]:
     """What is learned from: the episodes in the train split.
 
     Args:
         folders: Finished rounds.
         contract: Of all of them.
+        split: Another one of `SPLITS`, of which there may be no episode yet.
 
     Raises:
-        DaggerError: If a round is not finished, a bag is not the one that its manifest names, or there is none.
+        DaggerError: If a round is not finished, a bag is not the one that its manifest names, or there is none to
+            train on.
     """
     manifests = [check_round(folder, contract) for folder in folders]
     layout = RowLayout(contract)
     episodes = [
-        TrainingEpisode(read_rows(episode_folder(folder, entry.episode) / BAG, layout), entry.success)
+        TrainingEpisode(
+            read_rows(episode_folder(folder, entry.episode) / BAG, layout),
+            entry.success,
+            demonstration=manifest.round == 0 or manifest.rule == "bc",
+        )
         for folder, manifest in zip(folders, manifests, strict=True)
         for entry in manifest.episodes
-        if entry.split == "train"
+        if entry.split == split
     ]
-    if not episodes:
+    if not episodes and split == "train":
         raise DaggerError(f"{folders[0].parent if folders else 'rounds'}: expected at least one episode to train on")
     return episodes
 

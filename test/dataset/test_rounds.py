@@ -1,0 +1,140 @@
+"""Descriptions of rounds and episodes that were edited are refused in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, contract_path
+from dagger_ros.contract import Contract, DaggerError, Label, Mode, RowLayout
+from dagger_ros.dataset import (
+    EpisodeInfo,
+    check_round,
+    episode_folder,
+    finish_round,
+    inspect_rounds,
+    load_round,
+    read_episode,
+    read_frames,
+    training_episodes,
+    verify_round,
+    write_rows,
+)
+
+DEFINITIONS = {"dagger_ros/msg/GateDecision": (ROOT / "msg" / "GateDecision.msg").read_text()}
+INFO = EpisodeInfo(0, 0, -1, "bc", "", "", "", "ada", 0, 10**9, True, "", None, {}, [])
+
+
+@pytest.fixture
+def round_(peg: Contract, tmp_path: Path) -> Path:
+    """Two demonstrations of 20 ticks."""
+    layout = RowLayout(peg)
+    for episode in range(2):
+        rows = layout.new(20)
+        rows["time_ns"] = rows["monotonic_ns"] = np.arange(20) * 50_000_000
+        rows["tick"], rows["mode"], rows["label_source"] = np.arange(20), Mode.EXPERT, Label.EXPERT
+        rows["intervention"], rows["episode"], rows["seed"] = 1, episode, -1
+        rows["observation"] = np.arange(20)[:, None]
+        info = replace(INFO, episode=episode, contract_sha256=peg.sha256)
+        text = contract_path("peg").read_text()
+        folder = episode_folder(tmp_path / "rounds/000", episode)
+        write_rows(folder, rows, layout, [], {}, info, contract_text=text, definitions=DEFINITIONS)
+    finish_round(tmp_path / "rounds/000", peg)
+    return tmp_path / "rounds/000"
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_round_is_as_its_manifest_says(round_: Path, peg: Contract) -> None:
+    assert verify_round(round_, peg).labels == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.update(episodes=[]), r"at least one episode, and each once and in order; found \[\]"),
+        (lambda m: m["episodes"].append(m["episodes"][0]), "each once and in order; found"),
+        (lambda m: m["episodes"][0].update(episode="0"), r"episodes.0.episode: expected a whole number; found '0'"),
+        (lambda m: m["episodes"][0].update(bag_sha256=[]), r"episodes.0.bag_sha256: expected a mapping; found \[\]"),
+        (lambda m: m.update(contract_sha256=5), "contract_sha256: expected text"),
+        (lambda m: m.update(colour="red"), "colour: expected no such key here"),
+        (lambda m: m.pop("rule"), "rule: expected this key; found nothing"),
+        (lambda m: m.update(schema="dagger_ros.round/9"), "found dagger_ros.round/9"),
+    ],
+)
+def test_manifest_of_another_form_is_refused(
+    change: Callable[[Any], object], words: str, round_: Path, peg: Contract
+) -> None:
+    edit(round_ / "manifest.json", change)
+    with pytest.raises(DaggerError, match=rf"(?s)manifest.json: expected .*{words}"):
+        load_round(round_, peg)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", "\ufeff{}", '{"episodes": ' + "[" * 2000])
+def test_manifest_that_is_no_json_object_is_refused(text: str, round_: Path, peg: Contract) -> None:
+    (round_ / "manifest.json").write_text(text)
+    with pytest.raises(DaggerError, match="expected the manifest of a round"):
+        load_round(round_, peg)
+
+
+@pytest.mark.parametrize("change", [{"rule": "hg"}, {"operator_id": "eve"}, {"round": 3}, {"licence": "other"}])
+def test_manifest_that_says_something_else_than_its_episodes_is_named(
+    change: dict[str, Any], round_: Path, peg: Contract
+) -> None:
+    edit(round_ / "manifest.json", lambda m: m.update(change))
+    (name,) = change
+    with pytest.raises(DaggerError, match=f"manifest.json: {name}: the manifest says {change[name]}, its episodes"):
+        verify_round(round_, peg)
+
+
+def test_description_of_an_episode_that_was_edited_is_named(round_: Path, peg: Contract) -> None:
+    edit(round_ / "episodes/000001/episode.json", lambda e: e.update(operator_id="eve"))
+    for use in (
+        lambda: verify_round(round_, peg),
+        lambda: check_round(round_, peg),
+        lambda: training_episodes([round_], peg),
+        lambda: list(read_frames([round_], peg)),
+        lambda: list(inspect_rounds([round_], peg)),
+    ):
+        with pytest.raises(DaggerError, match=r"000001/episode.json: expected the file that manifest.json names"):
+            use()
+
+
+def test_round_of_an_older_version_has_no_hash_of_the_descriptions(round_: Path, peg: Contract) -> None:
+    edit(round_ / "manifest.json", lambda m: [e.pop("about_sha256") for e in m["episodes"]])
+    assert verify_round(round_, peg).labels == 40
+    edit(round_ / "episodes/000001/episode.json", lambda e: e.update(success=False))
+    with pytest.raises(DaggerError, match="episode 1, success: the manifest says True, its bag and "):
+        verify_round(round_, peg)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"started_ns": "yesterday"}, "started_ns: expected a whole number; found 'yesterday'"),
+        ({"messages": 3}, "messages: expected a mapping; found 3"),
+        ({"success": "yes"}, "success: expected true or false; found 'yes'"),
+        ({"colour": "red"}, "colour: expected no such key here"),
+        ({"schema": "dagger_ros.episode/9"}, "found dagger_ros.episode/9"),
+    ],
+)
+def test_description_of_an_episode_of_another_form_is_refused(change: dict[str, Any], words: str, round_: Path) -> None:
+    edit(round_ / "episodes/000000/episode.json", lambda e: e.update(change))
+    with pytest.raises(DaggerError, match=rf"(?s)episode.json: expected the description of an episode.*{words}"):
+        read_episode(round_ / "episodes/000000")
+
+
+def test_metric_that_is_not_known_or_no_number_comes_back(round_: Path) -> None:
+    for metric in (None, 1, 0.5, float("inf")):
+        edit(round_ / "episodes/000000/episode.json", lambda e, metric=metric: e.update(metric=metric))
+        assert read_episode(round_ / "episodes/000000").metric == metric
