@@ -24,6 +24,25 @@ def contract_path(task: str) -> Path:
     return ROOT / "config" / "contracts" / f"{task}.yaml"
 
 
+def small_panel(
+    count: int, name: str = "small", first_seed: int = 1_000_000_000, help: str = "none", **conditions: dict[str, Any]
+) -> Any:
+    """A panel, of one plain condition unless others are given."""
+    pytest.importorskip("mujoco")
+    from dagger_ros.evaluation import Panel
+
+    return Panel.model_validate(
+        {
+            "name": name,
+            "description": "of a test",
+            "first_seed": first_seed,
+            "count": count,
+            "help": help,
+            "conditions": conditions or {"plain": {}},
+        }
+    )
+
+
 def next_domain() -> int:
     """A ROS domain that no other test of this run uses."""
     return next(_DOMAINS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import TASKS, contract_path
+from conftest import TASKS, contract_path, small_panel
 from dagger_ros.cli import main
 from dagger_ros.contract import DaggerError, RowLayout, load_contract
 from dagger_ros.dataset import read_rows
@@ -20,14 +20,17 @@ from dagger_ros.supervisor import RuleOptions
 
 pytest.importorskip("rclpy")
 pytest.importorskip("torch")
-from dagger_ros.dagger import RoundResult, RunConfig, run, verify
+from dagger_ros.dagger import RoundResult, RunConfig, run
 from dagger_ros.evaluation import Panel
 from dagger_ros.learning import TrainingSettings
 from dagger_ros.nodes.lockstep import collect_round
+from dagger_ros.verify import verify
 
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.torch, pytest.mark.usefixtures("ros_domain")]
 
-PANEL = Panel(name="small", first_seed=1_000_000_000, count=3, perturbation={})
+PANEL = small_panel(count=3)
+ASSISTED = small_panel(count=3, name="helped", help="operator")
+FINAL = small_panel(count=2, name="final", first_seed=2_000_000_000)
 QUICK = TrainingSettings(members=1, hidden=(32,), steps=150)
 RULES = {"peg": "hg", "lane": "dagger"}
 
@@ -50,14 +53,17 @@ class Notes:
         self.rounds.append(result)
 
 
-def small_run(out: Path, task: str = "peg", *, resume: bool = False, **config: Any) -> tuple[dict[str, Any], Notes]:
+def small_run(
+    out: Path, task: str = "peg", *, resume: bool = False, panels: Sequence[Panel] = (PANEL, ASSISTED), **config: Any
+) -> tuple[dict[str, Any], Notes]:
     settings = {"rule": RULES[task], "rounds": 1, "seed": 0, "demonstrations": 1, "episodes": 1, "training": QUICK}
     notes = Notes()
     result = run(
         RunConfig(**(settings | config)),
         contract_path(task),
         out,
-        PANEL,
+        panels,
+        FINAL,
         collect=collect_round,
         progress=notes,
         resume=resume,
@@ -105,14 +111,31 @@ def test_run_leaves_the_tree_of_the_design(finished: Path) -> None:
         "rounds/001/manifest.json",
         "policies/pi_000/policy.json",
         "policies/pi_001/weights.safetensors",
-        "panels/pi_001/rollouts.json",
+        "panels/pi_001/small/rollouts.json",
+        "panels/pi_001/small/panel.json",
+        "panels/pi_001/small/traces/plain-1000000000.npz",
+        "panels/pi_001/helped/rollouts.json",
     } <= files(finished).keys()
 
 
 def test_result_has_the_schema_that_it_names(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
-    assert list(result) == ["schema", "task", "rule", "seed", "contract_sha256", "rounds", "recommended", "stop"]
-    assert result["schema"] == "dagger_ros.result/1"
+    assert list(result) == [
+        "schema",
+        "task",
+        "rule",
+        "seed",
+        "contract_sha256",
+        "rounds",
+        "recommended",
+        "final",
+        "interventions",
+        "stop",
+    ]
+    assert result["schema"] == "dagger_ros.result/2"
+    assert (result["final"]["name"], result["final"]["n"]) == ("final", 2)
+    assert result["interventions"]["panel"] == "helped"
+    assert len(result["interventions"]["means"]) == 2
     assert [r["policy"] for r in result["rounds"]] == ["pi_000", "pi_001"]
     for round_ in result["rounds"]:
         assert set(round_) == {
@@ -127,7 +150,11 @@ def test_result_has_the_schema_that_it_names(finished: Path) -> None:
             "policy_ticks",
             "intervention_rate",
             "panel",
+            "panels",
+            "against_best",
+            "shift",
         }
+        assert list(round_["panels"]) == ["helped"]
         assert round_["panel"]["n"] == PANEL.count
         low, high = round_["panel"]["success_ci95"]
         assert 0 <= low <= round_["panel"]["success_rate"] <= high <= 1
@@ -208,8 +235,7 @@ def test_policy_that_was_changed_is_refused(copy: Path) -> None:
 def test_run_that_nobody_touched_is_as_it_was_written(copy: Path) -> None:
     found = dict(verify(copy))
     assert sorted(str(path.relative_to(copy)) for path in found) == [
-        "panels/pi_000",
-        "panels/pi_001",
+        *(f"panels/{f.parent.name}/{f.name}" for f in sorted((copy / "panels").glob("*/*")) if f.is_dir()),
         "policies/pi_000",
         "policies/pi_001",
         "rounds/000",
@@ -251,8 +277,8 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
         ),
         (lambda c: flip(c / "policies/pi_001/weights.safetensors"), {"policies/pi_001"}, "changed or cut short"),
         (
-            lambda c: (c / "panels/pi_000/rollouts.json").write_text("{"),
-            {"panels/pi_000"},
+            lambda c: (c / "panels/pi_000/small/rollouts.json").write_text("{"),
+            {"panels/pi_000/small"},
             "expected the rollouts of a panel",
         ),
         (lambda c: (c / "rounds/001/manifest.json").unlink(), {"rounds/001", "policies/pi_001"}, "interrupted"),
@@ -269,7 +295,7 @@ def test_what_was_changed_is_named(
     said = capsys.readouterr()
     assert message in said.err
     assert said.out.count("not as it was written") == len(wrong)
-    assert f"{6 - len(wrong)} of 6 parts are as they were written" in said.out
+    assert f"{9 - len(wrong)} of 9 parts are as they were written" in said.out
 
 
 def test_folder_without_a_run_is_not_verified(copy: Path) -> None:
@@ -292,6 +318,9 @@ def test_folder_without_a_run_is_not_verified(copy: Path) -> None:
         ({"seed": -1}, "seed: expected"),
         ({"episodes": 5000}, "episodes: expected at most 1000"),
         ({"max_labels": 0}, "max_labels: expected"),
+        ({"patience": -1}, "patience: expected a whole number >= 0, got -1"),
+        ({"panels": ()}, "panels: expected at least one, each name once; got"),
+        ({"panels": (PANEL, PANEL)}, "panels: expected at least one, each name once; got small, small"),
     ],
 )
 def test_impossible_settings_are_refused(config: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -300,10 +329,22 @@ def test_impossible_settings_are_refused(config: dict[str, Any], message: str, t
     assert not (tmp_path / "run").exists()
 
 
-def test_run_stops_at_the_labels_asked_for(tmp_path: Path) -> None:
+def test_run_learns_from_no_more_labels_than_asked_for_and_stops_there(tmp_path: Path) -> None:
     result, _ = small_run(tmp_path / "run", rounds=5, max_labels=10)
     assert len(result["rounds"]) == 1
-    assert "at least the 10 asked for" in result["stop"]["reason"]
+    assert result["rounds"][0]["labels_new"] > 10
+    assert result["rounds"][0]["labels_total"] == 10
+    assert result["stop"]["reason"] == "the 10 labels asked for were reached"
+
+
+def test_run_stops_when_nothing_improves_and_goes_on_when_told_to(tmp_path: Path) -> None:
+    panel = small_panel(count=6)
+    result, _ = small_run(tmp_path / "run", rounds=4, patience=1, panels=[panel])
+    assert result["stop"]["reason"].startswith("no credible improvement over pi_000 for 1 rounds")
+    assert len(result["rounds"]) == 2
+    assert result["rounds"][1]["against_best"]["policy"] == "pi_000"
+    result, _ = small_run(tmp_path / "run", rounds=2, patience=0, panels=[panel], resume=True)
+    assert result["stop"]["reason"] == "2 of 2 rounds done"
 
 
 def test_bc_collects_only_demonstrations(tmp_path: Path) -> None:

@@ -226,6 +226,7 @@ def _run_one(
 ) -> tuple[RolloutResult, bytes]:
     contract, panel = _contract_of(contract_path), Panel.model_validate_json(panel_text)
     plant = _plant_of(contract_path, panel_text, key.condition)
+    plant.time_ns = plant.tick = 0  # or a trace would tell which rollouts came before it in this process
     driver = _policy_of(contract_path, policy, policy_sha256)
     result, rows, scene = run_rollout(contract, plant, driver, key, ticks=panel.ticks(contract), help=panel.help)
     return result, Trace(result, policy_sha256, panel.sha256, contract.sha256, rows, scene).to_bytes()

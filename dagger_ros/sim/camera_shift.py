@@ -41,12 +41,13 @@ class CameraShift:
             along = [axes[stream.dimensions[i]] for i in values]
             self._places.append((index, stream.resolution, len(stream.dimensions), values, along))
 
-    def draw(self, rng: np.random.Generator, model: Any, biases: list[Any]) -> None:
+    def draw(self, rng: np.random.Generator, model: Any, data: Any, biases: list[Any]) -> None:
         """Draws a direction, adds it to the biases of poses, and moves range finders.
 
         Args:
             rng: Of the episode.
             model: MjModel.
+            data: MjData, with positions computed; sites are computed anew.
             biases: For each stream (n,) or 0.0; changed.
         """
         if not self._distance:
@@ -57,6 +58,7 @@ class CameraShift:
             biases[index] = biases[index] + shift
         for site, resolution, place in self._sites:
             model.site_pos[site] = place + np.append(self._shift(rng, 2, resolution), 0.0)
+        mujoco.mj_kinematics(model, data)
 
     def _shift(self, rng: np.random.Generator, size: int, resolution: float) -> Vector:
         drawn = rng.standard_normal(size)

@@ -151,6 +151,61 @@ def test_actuator_perturbations_change_the_way(settings: dict[str, float]) -> No
     assert (plain["privileged"][:n] != rows["privileged"][:n]).any()
 
 
+@pytest.mark.parametrize("settings", [{"payload_kg": 2.0}, {"actuator_limit": 0.4}, {"start_spread": 2.0}])
+def test_arm_perturbations_change_the_way(settings: dict[str, float]) -> None:
+    plain, _ = expert_rollout("peg", 2)
+    rows, _ = expert_rollout("peg", 2, **settings)
+    n = min(len(plain), len(rows))
+    assert (plain["privileged"][:n] != rows["privileged"][:n]).any()
+
+
+def test_saturated_actuator_stays_within_its_share_of_the_bounds() -> None:
+    contract = load_contract(contract_path("peg"))
+    plants = [load_plant(contract, contract_path("peg"), Perturbation(actuator_limit=s)) for s in (0.5, 1.0)]
+    upper = np.array([d.upper for d in contract.action.dimensions_])
+    for plant, command in zip(plants, (upper, 0.5 * upper), strict=True):
+        plant.reset(1)
+        for _ in range(5):
+            plant.step(command)
+    assert (plants[0].data.qpos == plants[1].data.qpos).all()
+
+
+def test_camera_shift_moves_what_is_seen_of_the_world_alone_by_its_distance(task: str, contract: Contract) -> None:
+    seen = []
+    for settings in ({}, {"camera_shift": 4.0}):
+        plant = load_plant(contract, contract_path(task), Perturbation(**settings))
+        plant.reset(1)
+        seen.append(observe_all(plant))
+    for i, (name, stream) in enumerate(contract.streams.items()):
+        assert (seen[0][i] != seen[1][i]).any() == (name in contract.perception)
+        if name == "peg_in_hole":
+            assert np.linalg.norm(seen[1][i] - seen[0][i]) == pytest.approx(4 * stream.resolution)
+
+
+def test_noise_can_be_confined_to_streams_that_the_policy_sees() -> None:
+    contract = load_contract(contract_path("peg"))
+    seen = []
+    for settings in ({}, {"observation_noise": 2.0, "observation_streams": ["joint_velocity"]}):
+        plant = load_plant(contract, contract_path("peg"), Perturbation(**settings))
+        plant.reset(1)
+        seen.append(observe_all(plant))
+    changed = [name for i, name in enumerate(contract.streams) if (seen[0][i] != seen[1][i]).any()]
+    assert changed == ["joint_velocity"]
+    with pytest.raises(DaggerError, match=r"observation_streams: expected streams that a policy sees .*, got true_peg"):
+        load_plant(contract, contract_path("peg"), Perturbation(observation_streams=("true_peg_in_hole",)))
+
+
+def test_scene_is_shown_as_it_was(plant: MujocoPlant) -> None:
+    plant.reset(3)
+    scene = plant.scene()
+    places = plant.data.xpos.copy()
+    for _ in range(5):
+        plant.step(np.array([d.upper for d in plant.contract.action.dimensions_]))
+    assert (plant.data.xpos != places).any()
+    plant.show(scene)
+    assert np.allclose(plant.data.xpos, places, atol=1e-12)
+
+
 def test_friction_changes_contact() -> None:
     plain, _ = expert_rollout("peg", 2)
     rows, _ = expert_rollout("peg", 2, friction=3.0)
