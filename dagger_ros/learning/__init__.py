@@ -1,6 +1,40 @@
 """Reads labelled frames and recorded episodes, and gives the weights of a policy and the limits on its scores."""
 
-from dagger_ros.learning.bc import Trained, TrainingSettings, train
-from dagger_ros.learning.limits import Experience, LimitSettings, fit_limits, human_doubt_limit
+from __future__ import annotations
 
-__all__ = ["Experience", "LimitSettings", "Trained", "TrainingSettings", "fit_limits", "human_doubt_limit", "train"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagger_ros.learning.bc import Trained, train
+    from dagger_ros.learning.limits import Experience, LimitSettings, fit_limits, human_doubt_limit
+    from dagger_ros.learning.origins import Kind, Origins, origins_of
+    from dagger_ros.learning.settings import TrainingSettings
+
+__all__ = [
+    "Experience",
+    "Kind",
+    "LimitSettings",
+    "Origins",
+    "Trained",
+    "TrainingSettings",
+    "fit_limits",
+    "human_doubt_limit",
+    "origins_of",
+    "train",
+]
+
+_HOMES = {
+    "bc": ("Trained", "train"),
+    "limits": ("Experience", "LimitSettings", "fit_limits", "human_doubt_limit"),
+    "origins": ("Kind", "Origins", "origins_of"),
+    "settings": ("TrainingSettings",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a part when it is asked for: the command line reads the settings, and torch takes seconds to load."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,16 @@
 """Reads a checkpoint and gives an action and its scores for each observation, in numpy."""
 
 from dagger_ros.policy.base import Policy
-from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from dagger_ros.policy.chunks import ChunkSettings
 from dagger_ros.policy.ensemble import MlpEnsemble
 
-__all__ = ["Checkpoint", "ChunkSettings", "MlpEnsemble", "Policy", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "ChunkSettings",
+    "MlpEnsemble",
+    "Policy",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]

@@ -17,8 +17,9 @@ from dagger_ros.contract import Contract, DaggerError, RowLayout
 from dagger_ros.contract.files import write_files
 from dagger_ros.policy.chunks import ChunkMemory, ChunkSettings
 from dagger_ros.policy.ensemble import MlpEnsemble
+from dagger_ros.policy.mlp import Array
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
 
 _SCHEMA = "dagger_ros.policy/1"
 _WEIGHTS = "weights.safetensors"
@@ -58,7 +59,7 @@ class Checkpoint:
     schema: str = field(default=_SCHEMA)
 
 
-def save_checkpoint(folder: Path, about: Checkpoint, tensors: Mapping[str, np.ndarray[Any, Any]]) -> Checkpoint:
+def save_checkpoint(folder: Path, about: Checkpoint, tensors: Mapping[str, Array]) -> Checkpoint:
     """Writes a checkpoint; the folder appears whole or not at all.
 
     Args:
@@ -85,6 +86,37 @@ def load_checkpoint(folder: str | Path, contract: Contract) -> tuple[Checkpoint,
     Raises:
         DaggerError: If it is missing, damaged, or was trained under another contract.
     """
+    about, tensors = read_checkpoint(folder, contract)
+    folder = Path(folder)
+    memory = _memory_of(folder, about, contract)
+    try:
+        network = MlpEnsemble(tensors, memory)
+    except (KeyError, IndexError, ValueError) as error:
+        raise _no_layers(folder, error) from error
+    layout = RowLayout(contract)
+    if (network.observation_size, network.action_size) != (layout.observation_size, layout.action_size):
+        raise DaggerError(
+            f"{folder}: expected {layout.observation_size} inputs and {layout.action_size} outputs, "
+            f"got {network.observation_size} and {network.action_size}"
+        )
+    horizon = about.chunks.get("horizon", 1)
+    if network.horizon != horizon:
+        raise DaggerError(
+            f"{folder}: expected chunks of {horizon} actions, as {_ABOUT} says; the weights give {network.horizon}"
+        )
+    return about, network
+
+
+def read_checkpoint(folder: str | Path, contract: Contract) -> tuple[Checkpoint, dict[str, Array]]:
+    """Reads a checkpoint as numbers, with the same checks but for the shapes: what a training may start from.
+
+    Args:
+        folder: As for `load_checkpoint`.
+        contract: Likewise.
+
+    Raises:
+        DaggerError: If it is missing, damaged, or was trained under another contract.
+    """
     folder = Path(folder)
     try:
         content = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
@@ -104,22 +136,13 @@ def load_checkpoint(folder: str | Path, contract: Contract) -> tuple[Checkpoint,
     if hashlib.sha256(weights).hexdigest() != about.weights_sha256:
         raise DaggerError(f"{folder / _WEIGHTS}: expected the hash in {_ABOUT}; the file was changed or cut short")
     try:
-        memory = _memory_of(folder, about, contract)
-        network = MlpEnsemble(safetensors.numpy.load(weights), memory)
-    except (SafetensorError, KeyError, IndexError, ValueError) as error:
-        raise DaggerError(f"{folder / _WEIGHTS}: expected the layers of a policy; {error}") from error
-    layout = RowLayout(contract)
-    if (network.observation_size, network.action_size) != (layout.observation_size, layout.action_size):
-        raise DaggerError(
-            f"{folder}: expected {layout.observation_size} inputs and {layout.action_size} outputs, "
-            f"got {network.observation_size} and {network.action_size}"
-        )
-    horizon = about.chunks.get("horizon", 1)
-    if network.horizon != horizon:
-        raise DaggerError(
-            f"{folder}: expected chunks of {horizon} actions, as {_ABOUT} says; the weights give {network.horizon}"
-        )
-    return about, network
+        return about, safetensors.numpy.load(weights)
+    except SafetensorError as error:
+        raise _no_layers(folder, error) from error
+
+
+def _no_layers(folder: Path, error: Exception) -> DaggerError:
+    return DaggerError(f"{folder / _WEIGHTS}: expected the layers of a policy; {error}")
 
 
 def _memory_of(folder: Path, about: Checkpoint, contract: Contract) -> ChunkMemory | None:
