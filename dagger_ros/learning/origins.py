@@ -42,6 +42,10 @@ class Origins:
     kind: Array
     before_takeover_s: Array
 
+    def __getitem__(self, part: slice) -> Origins:
+        """Those of some of the frames."""
+        return Origins(self.follows[part], self.kind[part], self.before_takeover_s[part])
+
 
 def origins_of(episodes: Sequence[TrainingEpisode]) -> Origins:
     """Where the labelled frames of some episodes come from.
