@@ -25,7 +25,13 @@ class Actuator(Protocol):
         """The state of the robot was set from outside."""
 
     def start_tick(self, model: Any, data: Any, action: Vector) -> None:
-        """Called once a control period, before its substeps; `action` is (A,) in the contract's units."""
+        """Called once a control period, before its substeps.
+
+        Args:
+            model: MjModel.
+            data: MjData.
+            action: (A,) mean over the period of what the actuators' lag lets through, in the contract's units.
+        """
 
     def substep(self, model: Any, data: Any, action: Vector) -> None:
         """Called before every simulation step, with the action as the actuators' lag lets it through."""

@@ -58,6 +58,7 @@ class CameraShift:
             biases[index] = biases[index] + shift
         for site, resolution, place in self._sites:
             model.site_pos[site] = place + np.append(self._shift(rng, 2, resolution), 0.0)
+            model.site_sameframe[site] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE  # else its place in the body is not read
         mujoco.mj_kinematics(model, data)
 
     def _shift(self, rng: np.random.Generator, size: int, resolution: float) -> Vector:

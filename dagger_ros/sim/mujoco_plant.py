@@ -138,6 +138,7 @@ class MujocoPlant:
         self._follow = 1.0 - np.exp(-model.opt.timestep / lag_s) if lag_s > 0 else 1.0
         noise = [simulation.actuator_noise.get(n, 0.0) for n in contract.action.dimensions]
         self._actuator_noise = np.array(noise)
+        self._disturbed = self._follow < 1 or bool(self._actuator_noise.any())
         self._holds_last = contract.action.interface is Interface.POSITION
         measured = contract.action.measured
         self._measured = layout.streams.index(measured) if self._holds_last and measured is not None else None
@@ -161,7 +162,7 @@ class MujocoPlant:
             np.random.default_rng([seed, *_BIAS, i]).normal(0.0, scale, v.shape) if scale else 0.0
             for i, (scale, v) in enumerate(zip(self._bias_scale, self._values, strict=True))
         ]
-        self._shift.draw(np.random.default_rng([seed, *_SHIFT]), self.model, self._biases)
+        self._shift.draw(np.random.default_rng([seed, *_SHIFT]), self.model, self.data, self._biases)
         return self.task.status()
 
     def observe(self) -> Sequence[Sample]:
@@ -190,13 +191,11 @@ class MujocoPlant:
         if len(self._commands) > self._action_delay_ticks:
             self._wanted = self._commands.popleft()
         wanted = self._wanted
-        self._actuator.start_tick(self.model, self.data, wanted)
-        for _ in range(self._substeps):
-            disturbed = wanted
-            if self._actuator_noise.any():
-                disturbed = wanted + self._actuator_noise * self._rng.standard_normal(wanted.shape)
-            self._actual += self._follow * (disturbed - self._actual)
-            self._actuator.substep(self.model, self.data, self._actual)
+        followed = [self._follow_once(wanted) for _ in range(self._substeps)]
+        mean = np.mean(followed, axis=0) if self._disturbed else wanted
+        self._actuator.start_tick(self.model, self.data, mean)
+        for actual in followed:
+            self._actuator.substep(self.model, self.data, actual)
             mujoco.mj_step(self.model, self.data)
         self.tick += 1
         self.time_ns += self._period_ns
@@ -231,6 +230,13 @@ class MujocoPlant:
         data.qpos[:], positions, orientations = np.split(scene, ends)
         data.mocap_pos[:], data.mocap_quat[:] = positions.reshape(-1, 3), orientations.reshape(-1, 4)
         mujoco.mj_forward(self.model, data)
+
+    def _follow_once(self, wanted: Vector) -> Vector:
+        """What the actuators do in one simulation step, after their noise and their lag."""
+        if self._actuator_noise.any():
+            wanted = wanted + self._actuator_noise * self._rng.standard_normal(wanted.shape)
+        self._actual += self._follow * (wanted - self._actual)
+        return self._actual.copy()
 
     def _read(self, index: int) -> Vector:
         values = self._values[index]
