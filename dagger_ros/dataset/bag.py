@@ -201,7 +201,8 @@ class BagWriter:
     def discard(self) -> None:
         """Leaves nothing behind."""
         self._disk.shutdown()
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk does not take what is left to write
+            self._file.close()
         shutil.rmtree(self._part, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._path.parent.rmdir()  # if nothing else is in it

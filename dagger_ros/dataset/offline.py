@@ -80,8 +80,9 @@ def write_rows(
         "started_ns": str(info.started_ns),
     }
     recorded = {**topics, DECISION_TOPIC: RecordedTopic(DECISION, reliable=True, latched=False)}
-    bag = BagWriter(part / BAG, recorded, definitions, said | dict(about or {}))
+    bag = None
     try:
+        bag = BagWriter(part / BAG, recorded, definitions, said | dict(about or {}))
         decisions = zip([DECISION_TOPIC] * len(rows), times_ns, _serialized(rows, layout, definitions), strict=True)
         for topic, time_ns, data in heapq.merge(messages, decisions, key=itemgetter(1)):
             bag.write(topic, time_ns, data)
@@ -91,7 +92,8 @@ def write_rows(
         part.replace(folder)
         sync_folder(folder.parent)
     except BaseException as error:
-        bag.discard()
+        if bag is not None:
+            bag.discard()
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
             raise DaggerError(f"{folder}: expected a disk that takes the episode; {error.strerror}") from error

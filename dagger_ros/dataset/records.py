@@ -38,9 +38,12 @@ def read_record(path: Path, kind: type[_T], what: str, schema: str) -> _T:
         DaggerError: If it is not one.
         OSError: If it cannot be read.
     """
+    text = path.read_bytes()
     try:
-        record = TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+        record = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise DaggerError(f"{path}: expected {what} ({schema}); {error.errors()[0]['msg']}") from error
         problems = [f"  {problem}".replace(_EXTRA, "no such key here") for problem in problems_of(error)]
         raise DaggerError("\n".join([f"{path}: expected {what} ({schema})", *problems])) from error
     if record.schema != schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_nothing_is_left_of_an_episode_whose_messages_end_in_an_error(peg: Contr
     assert not list(tmp_path.rglob("*.mcap"))
     assert not list((tmp_path / "episodes").iterdir())
     assert unfinished_episodes(tmp_path) == []
+
+
+@pytest.mark.parametrize("most", [4_000, 20_000])  # the beginning of a bag is larger than the one
+def test_nothing_is_left_of_an_episode_that_the_disk_does_not_take(most: int, peg: Contract, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(DaggerError, match=r"000003.*: expected a (disk that takes|folder that can be written)"):
+            write(tmp_path / "episodes/000003", rows_of(RowLayout(peg), 5_000), peg)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.ros

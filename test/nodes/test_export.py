@@ -1,5 +1,6 @@
 import io
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -343,6 +344,22 @@ def test_edited_video_is_named(run: Path, tmp_path: Path, capsys: pytest.Capture
         main(["verify", str(with_camera)])
     assert exit_.value.code == 2
     assert f"{video}: expected what the bags give; it differs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format_", ["lerobot", "robomimic", "csv", "parquet"])
+def test_disk_that_does_not_take_all_is_named_and_nothing_is_left(run: Path, tmp_path: Path, format_: str) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(0))
+    out = tmp_path / "out/dataset"
+    out.parent.mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            main(["export", str(with_camera), "--format", format_, "--view", "frames", "--out", str(out)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert exit_.value.code == 2
+    assert list(out.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\x89PNG\r\n\x1a\n" + bytes(40), jpeg(0)[:100]])

@@ -79,8 +79,10 @@ def _export(folders: Sequence[Path], contract_path: Path, out: Path, settings: E
             )
         writer.finish(contract_path.read_bytes())
         _sync(part)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DaggerError(f"{out}: expected a disk that takes the dataset; {error.strerror or error}") from error
         raise
     replace_folder(part, out)
     return writer.rounds

@@ -57,8 +57,10 @@ def export_file(out: Path, format_: str, episodes: Iterable[EpisodeFrames], cont
             raise DaggerError(f"{out}: expected frames of view {view.value}, there are none")
         sync_folder(part)  # does the same to a file
         part.replace(out)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DaggerError(f"{out}: expected a disk that takes the file; {error.strerror or error}") from error
         raise
     sync_folder(out.parent)
     return frames
@@ -107,13 +109,14 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
     layout = RowLayout(contract)
     lower, upper = (np.array([getattr(d, end) for d in contract.action.dimensions_]) for end in ("lower", "upper"))
     total, masks = 0, dict[str, list[bytes]]()
-    with h5py.File(part, "w", track_order=True) as file:
+    with _Disk(part) as disk, h5py.File(disk, "w", track_order=True) as file:
         data = file.create_group("data")
         for episode in episodes:
             columns = {column.name: column for column in frame_columns(episode, layout)}
             runs = episode.runs(view)
             seen = {name: pictures(episode, runs, name, contract) for name in contract.cameras}
             for run in runs:
+                disk.check()
                 rows, length = episode.rows[run], run.stop - run.start
                 name = f"demo_{len(data)}"
                 demo = data.create_group(name)
@@ -157,6 +160,43 @@ def _write_robomimic(part: Path, episodes: Iterable[EpisodeFrames], contract: Co
         for mask, names in masks.items():
             file.create_dataset(f"mask/{mask}", data=np.array(names, dtype="S"), track_times=False)
     return total
+
+
+class _Disk:
+    """A file for HDF5, which crashes where a disk does not take what it writes: errors are kept until it is done.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._error: OSError | None = None
+        self.read, self.readinto = self._file.read, self._file.readinto
+        self.seek, self.tell = self._file.seek, self._file.tell
+        self.truncate, self.flush = self._file.truncate, self._file.flush
+
+    def write(self, data: Any) -> int:
+        """Writes all of it, or keeps why not."""
+        left = memoryview(data)
+        try:
+            while left and self._error is None:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raises what was kept."""
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> _Disk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self.check()
 
 
 def _write_pictures(demo: h5py.Group, key: str, pixels: Iterable[Pixels], length: int, camera: ImageStream) -> None:
