@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import RowLayout
+from dagger_ros.contract import Row, RowLayout
 from dagger_ros.control import ControlTick, NewestStreams
 from dagger_ros.sim.plant import Plant, TaskStatus
 
-__all__ = ["rollout"]
+__all__ = ["observe", "rollout"]
 
 
 def rollout(
@@ -49,13 +49,7 @@ def rollout(
     for i in range(ticks):
         on_tick()
         row = rows[i]
-        now_ns = plant.time_ns
-        row["time_ns"] = row["monotonic_ns"] = now_ns
-        row["tick"] = plant.tick
-        for sample in plant.observe():
-            for index, values in sample.values:
-                streams.put(index, values, sample.stamp_ns, now_ns)
-        streams.fill(row)
+        observe(plant, streams, row)
         control(row, previous)
         executed = row["executed_action"]
         status = plant.step(executed if np.isfinite(executed).all() else None)
@@ -63,3 +57,20 @@ def rollout(
         if status.done:
             return rows[: i + 1], status
     return rows, status
+
+
+def observe(plant: Plant, streams: NewestStreams, row: Row) -> None:
+    """Takes what is published at this tick.
+
+    Args:
+        plant: Where; call it once a tick.
+        streams: Of the episode.
+        row: Its times and observations are written.
+    """
+    now_ns = plant.time_ns
+    row["time_ns"] = row["monotonic_ns"] = now_ns
+    row["tick"] = plant.tick
+    for sample in plant.observe():
+        for index, values in sample.values:
+            streams.put(index, values, sample.stamp_ns, now_ns)
+    streams.fill(row)
