@@ -9,7 +9,7 @@ import numpy as np
 
 from dagger_ros.cli.tables import counted, tables
 from dagger_ros.cli.verbs import Verbs
-from dagger_ros.contract import Contract, DaggerError, load_contract
+from dagger_ros.contract import DaggerError, load_contract
 
 __all__ = ["add_verbs"]
 
@@ -127,14 +127,14 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _recover(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import finish_round, manifest_sha256, recover_episode, unfinished_episodes
+    from dagger_ros.dataset import recover_episode, unfinished_episodes, unlisted_rounds
 
     if not options.folder.is_dir():
         raise DaggerError(f"{options.folder}: expected the folder of a run or a round; there is none")
     if not any(options.folder.rglob("episodes")):
         raise DaggerError(f"{options.folder}: expected the folder of a run or a round, with episodes; there are none")
     unfinished = unfinished_episodes(options.folder)
-    rounds: dict[Path, Contract] = {}
+    changed: set[Path] = set()
     problems = []
     for folder in unfinished:
         try:
@@ -142,22 +142,34 @@ def _recover(options: argparse.Namespace) -> None:
         except (DaggerError, OSError) as error:
             problems.append(str(error))
             continue
-        rounds[folder.parent.parent] = done.contract
+        changed.add(folder.parent.parent)
         lost = f"; {done.lost_bytes} bytes behind byte {done.whole_bytes} are lost" if done.lost_bytes else ""
         print(f"{folder}: {sum(done.info.messages.values())} messages, {done.seconds:.1f} s{lost}")
-    for folder, contract in rounds.items():
-        trained = (
-            "; a policy that was trained on the manifest before does not know of them"
-            if manifest_sha256(folder)
-            else ""
-        )
-        print(f"{folder}: {len(finish_round(folder, contract).episodes)} episodes in its manifest{trained}")
-    if not unfinished:
+    changed.update(unlisted_rounds(options.folder))
+    for folder in sorted(changed):
+        try:
+            print(f"{folder}: {_written_anew(folder)}")
+        except (DaggerError, OSError) as error:
+            problems.append(str(error))
+    if not unfinished and not changed:
         print(
             f"{options.folder}: nothing to recover, every episode has its episode.json; `dagger-ros verify` reads more"
         )
     if problems:
         raise DaggerError("\n".join(problems))
+
+
+def _written_anew(folder: Path) -> str:
+    """Writes the manifest of a round, and says what is in it."""
+    from dagger_ros.dataset import episode_folder, finish_round, manifest_sha256, recorded_episodes
+    from dagger_ros.dataset.about import read_about
+    from dagger_ros.dataset.episode import BAG
+
+    was_finished = bool(manifest_sha256(folder))
+    bag = episode_folder(folder, recorded_episodes(folder)[0]) / BAG
+    count = len(finish_round(folder, read_about(bag).contract).episodes)
+    trained = "; a policy that was trained on the manifest before does not know of them" if was_finished else ""
+    return f"{count} episodes in its manifest{trained}"
 
 
 def _export(options: argparse.Namespace) -> None:

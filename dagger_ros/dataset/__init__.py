@@ -8,7 +8,7 @@ from dagger_ros.dataset.frames import EpisodeFrames, StreamQuality, View, read_f
 from dagger_ros.dataset.imports import import_bag, prepare_import
 from dagger_ros.dataset.inspect import RoundView, inspect_rounds
 from dagger_ros.dataset.offline import write_rows
-from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes
+from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes, unlisted_rounds
 from dagger_ros.dataset.rounds import (
     Round,
     TrainingEpisode,
@@ -62,6 +62,7 @@ __all__ = [
     "split_of",
     "training_episodes",
     "unfinished_episodes",
+    "unlisted_rounds",
     "verify_round",
     "write_episode",
     "write_rows",

@@ -62,7 +62,7 @@ class EpisodeInfo:
     acts: list[dict[str, Any]]
     recovered: bool = False
     keep: str = "all"
-    imported: dict[str, Any] = field(default_factory=dict)
+    imported: dict[str, str | dict[str, str]] = field(default_factory=dict)
     schema: str = _SCHEMA
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")

@@ -6,12 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dagger_ros.contract import Contract, DaggerError, load_contract
+from dagger_ros.contract import Contract, DaggerError
 from dagger_ros.contract.files import write_file
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode
 from dagger_ros.dataset.foreign import ForeignBag
 from dagger_ros.dataset.offline import write_rows
-from dagger_ros.dataset.rounds import episode_folder, load_round, manifest_sha256, recorded_episodes, round_folder
+from dagger_ros.dataset.rounds import (
+    contract_of_run,
+    episode_folder,
+    load_round,
+    manifest_sha256,
+    recorded_episodes,
+    round_folder,
+)
 
 __all__ = ["import_bag", "prepare_import"]
 
@@ -39,15 +46,9 @@ def prepare_import(out: Path, contract_path: Path, contract: Contract, bags: Seq
     folder = out if is_round else round_folder(out, 0)
     if is_round and folder.name.isdigit() and int(folder.name) != 0:
         raise DaggerError(f"{out}: expected round 000, since demonstrations are what a run begins with")
-    copy = _contract_of_run(folder)
-    if copy is not None and copy.exists():
-        there = load_contract(copy)
-        if there.sha256 != contract.sha256:
-            raise DaggerError(
-                f"{copy}: expected contract {contract.sha256[:12]} ({contract.name}), found {there.sha256[:12]} "
-                f"({there.name}); frames of different contracts do not mix"
-            )
-    elif not is_round and not folder.exists() and out.exists() and any(out.iterdir()):
+    copy = contract_of_run(folder, contract)
+    is_run = copy is not None and copy.exists()
+    if not is_run and not is_round and not folder.exists() and out.exists() and any(out.iterdir()):
         raise DaggerError(f"{out}: expected a folder that is new or empty, or that of a run; it is neither")
     if manifest_sha256(folder):
         manifest = load_round(folder, contract)
@@ -95,11 +96,11 @@ def import_bag(
     """
     taken = [int(p.name) for p in (folder / "episodes").glob("[0-9]*")]
     for i in recorded_episodes(folder):
-        there = read_episode(episode_folder(folder, i))
-        if set(bag.sha256.values()) & set(there.imported["sha256"].values()):
+        hashes = read_episode(episode_folder(folder, i)).imported.get("sha256", {})
+        if isinstance(hashes, dict) and set(bag.sha256.values()) & set(hashes.values()):
             raise DaggerError(f"{bag.path}: expected a bag that was not imported yet; it is episode {i} of {folder}")
     text = contract_path.read_text(encoding="utf-8")
-    copy = _contract_of_run(folder)
+    copy = contract_of_run(folder, contract)
     if copy is not None and not copy.exists():
         write_file(copy, text.encode())
     rows = bag.rows.copy()
@@ -135,9 +136,3 @@ def import_bag(
         definitions=definitions,
         about=about,
     )
-
-
-def _contract_of_run(folder: Path) -> Path | None:
-    """Where the contract of the run lies that a round belongs to; None: to none."""
-    rounds = folder.absolute().parent
-    return rounds.parent / "contract.yaml" if rounds.name == "rounds" else None

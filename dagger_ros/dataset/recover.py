@@ -19,8 +19,9 @@ from dagger_ros.dataset.about import BagAbout, parse_about
 from dagger_ros.dataset.acts import ActLog
 from dagger_ros.dataset.bag import ABOUT_BAG, ACT, DECISION, BagWriter, RecordedTopic, part_of, typestore_of
 from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, visible, write_episode
+from dagger_ros.dataset.rounds import unlisted_episodes
 
-__all__ = ["Recovered", "recover_episode", "unfinished_episodes"]
+__all__ = ["Recovered", "recover_episode", "unfinished_episodes", "unlisted_rounds"]
 
 # Where a bag lies whose recorder was killed, while a whole one is made of it.
 _KILLED = f".{BAG}.killed"
@@ -55,6 +56,18 @@ def unfinished_episodes(root: Path) -> list[Path]:
     return [f for f in visible(root, "episodes/[0-9]*") if not (f / ABOUT).exists() and _source(f) is not None]
 
 
+def unlisted_rounds(root: Path) -> list[Path]:
+    """Folders of rounds, below a run or that of one itself, with finished episodes that no manifest names, in order.
+
+    A recorder writes the manifest when it is stopped, not after each episode.
+
+    Raises:
+        DaggerError: If what is there is no manifest.
+    """
+    folders = sorted({about.parent.parent.parent for about in visible(root, f"episodes/[0-9]*/{ABOUT}")})
+    return [folder for folder in folders if unlisted_episodes(folder)]
+
+
 def recover_episode(folder: Path) -> Recovered:
     """Makes the bag of one episode whole, up to where its file is cut short or damaged, and writes its episode.json.
 
@@ -77,7 +90,7 @@ def recover_episode(folder: Path) -> Recovered:
         info = found.info()
         if found.log.end is not None and found.log.end.act == Act.DISCARD:
             raise DaggerError(f"{folder}: the operator discarded this episode; it is left as it is")
-        if source.name != BAG or not (source / "metadata.yaml").is_file():
+        if source.name != BAG or not (source / "metadata.yaml").is_file() or found.lost_bytes:
             killed = folder / _KILLED
             source.rename(killed)
             _rewrite(file, found, folder / BAG)

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from dagger_ros import __version__
-from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout
+from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout, load_contract
 from dagger_ros.contract.files import file_sha256, inside, write_file
 from dagger_ros.dataset.acts import corrections
 from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, read_episode
@@ -32,6 +32,7 @@ __all__ = [
     "Round",
     "TrainingEpisode",
     "check_round",
+    "contract_of_run",
     "episode_folder",
     "finish_round",
     "labelled_frames",
@@ -42,12 +43,13 @@ __all__ = [
     "round_folders",
     "split_of",
     "training_episodes",
+    "unlisted_episodes",
     "verify_round",
 ]
 
 SPLITS = ("train", "validation", "stress")
 _MANIFEST = "manifest.json"
-_SCHEMA = "dagger_ros.round/1"
+_SCHEMA, _WHAT = "dagger_ros.round/1", "the manifest of a round"
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,30 @@ def round_folders(run: Path) -> list[Path]:
     return folders
 
 
+def contract_of_run(folder: Path, contract: Contract) -> Path | None:
+    """Where the contract of the run lies that a round belongs to, if it is there yet; None: it belongs to none.
+
+    Args:
+        folder: Of the round.
+        contract: That the round is to be of.
+
+    Raises:
+        DaggerError: If the run is of another one.
+    """
+    rounds = folder.absolute().parent
+    if rounds.name != "rounds":
+        return None
+    path = rounds.parent / "contract.yaml"
+    if path.exists():
+        there = load_contract(path)
+        if there.sha256 != contract.sha256:
+            raise DaggerError(
+                f"{path}: expected contract {contract.sha256[:12]} ({contract.name}), found {there.sha256[:12]} "
+                f"({there.name}); frames of different contracts do not mix"
+            )
+    return path
+
+
 def episode_folder(round_: Path, index: int) -> Path:
     """Where an episode lies."""
     return round_ / "episodes" / f"{index:06d}"
@@ -173,6 +199,17 @@ def recorded_episodes(round_: Path) -> list[int]:
     """Index of every finished episode of a round, in order."""
     folders = sorted((round_ / "episodes").glob("[0-9]*"))
     return [int(folder.name) for folder in folders if (folder / ABOUT).is_file()]
+
+
+def unlisted_episodes(folder: Path) -> list[int]:
+    """Index of every finished episode of a round that its manifest does not name; there may be no manifest.
+
+    Raises:
+        DaggerError: If what is there is no manifest.
+    """
+    path = folder / _MANIFEST
+    listed = read_record(path, Round, _WHAT, _SCHEMA).episodes if path.is_file() else ()
+    return sorted(set(recorded_episodes(folder)) - {entry.episode for entry in listed})
 
 
 def finish_round(folder: Path, contract: Contract) -> Round:
@@ -263,10 +300,11 @@ def load_round(folder: Path, contract: Contract) -> Round:
     """
     path = folder / _MANIFEST
     try:
-        result = read_record(path, Round, "the manifest of a round", _SCHEMA)
+        result = read_record(path, Round, _WHAT, _SCHEMA)
     except FileNotFoundError as error:
         raise DaggerError(
-            f"{folder}: expected a finished round; there is no {_MANIFEST}, so it was interrupted"
+            f"{folder}: expected a finished round; there is no {_MANIFEST}, so it was interrupted "
+            "(`dagger-ros recover` writes it)"
         ) from error
     numbers = [entry.episode for entry in result.episodes]
     if not numbers or numbers != sorted(set(numbers)):
@@ -321,7 +359,7 @@ def verify_round(folder: Path, contract: Contract) -> Round:
             raise DaggerError(
                 f"{folder / _MANIFEST}: {name}: the manifest says {value}, its episodes and the contract say {there}"
             )
-    extra = sorted(set(recorded_episodes(folder)) - infos.keys())
+    extra = unlisted_episodes(folder)
     if extra:
         names = ", ".join(map(str, extra))
         raise DaggerError(f"{folder / _MANIFEST}: expected every finished episode, but {names} are not in it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, contract_path
+from dagger_ros.cli import main
 from dagger_ros.contract import Contract, DaggerError, Label, Mode, RowLayout
 from dagger_ros.dataset import (
     EpisodeInfo,
@@ -22,6 +24,8 @@ from dagger_ros.dataset import (
     load_round,
     read_episode,
     read_frames,
+    read_rows,
+    recover_episode,
     training_episodes,
     verify_round,
     write_rows,
@@ -138,3 +142,54 @@ def test_metric_that_is_not_known_or_no_number_comes_back(round_: Path) -> None:
     for metric in (None, 1, 0.5, float("inf")):
         edit(round_ / "episodes/000000/episode.json", lambda e, metric=metric: e.update(metric=metric))
         assert read_episode(round_ / "episodes/000000").metric == metric
+
+
+def test_round_whose_recorder_was_killed_between_episodes_gets_its_manifest(
+    round_: Path, peg: Contract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = (round_ / "manifest.json").read_bytes()
+    (round_ / "manifest.json").unlink()
+    with pytest.raises(DaggerError, match=r"expected a finished round; .* \(`dagger-ros recover` writes it\)"):
+        load_round(round_, peg)
+    main(["recover", str(round_.parent.parent)])
+    assert "rounds/000: 2 episodes in its manifest\n" in capsys.readouterr().out
+    assert (round_ / "manifest.json").read_bytes() == written
+
+
+def test_round_that_went_on_after_its_manifest_gets_another(
+    round_: Path, peg: Contract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = (round_ / "manifest.json").read_bytes()
+    edit(round_ / "manifest.json", lambda m: m["episodes"].pop())
+    main(["recover", str(round_)])
+    assert "2 episodes in its manifest; a policy that was trained on the manifest before" in capsys.readouterr().out
+    assert (round_ / "manifest.json").read_bytes() == written
+    main(["recover", str(round_)])
+    assert "nothing to recover" in capsys.readouterr().out
+
+
+def test_recovery_goes_on_behind_a_round_that_cannot_be_recovered(
+    round_: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (round_ / "manifest.json").unlink()
+    other = round_.with_name("001")
+    shutil.copytree(round_, other)
+    (round_ / "episodes/000000/bag/bag.mcap").write_bytes(b"no bag")
+    with pytest.raises(SystemExit) as exit_:
+        main(["recover", str(round_.parent.parent)])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert "000000/bag/bag.mcap: expected a whole bag; it is damaged or cut short at byte 0" in said.err
+    assert "rounds/001: 2 episodes in its manifest" in said.out
+
+
+def test_bag_that_was_damaged_after_it_was_whole_is_made_whole_without_its_end(round_: Path, peg: Contract) -> None:
+    episode = round_ / "episodes/000001"
+    (episode / "episode.json").unlink()
+    path = episode / "bag/bag.mcap"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1500])
+    assert recover_episode(episode).lost_bytes > 0
+    rows = read_rows(episode / "bag", RowLayout(peg))
+    assert 0 < len(rows) <= 20
+    assert read_episode(episode).messages == {"supervisor/decision": len(rows)}

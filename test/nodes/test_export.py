@@ -378,6 +378,25 @@ def test_picture_that_cannot_be_read_is_named_and_nothing_is_left(run: Path, tmp
     assert list(out.iterdir()) == []
 
 
+def test_round_that_was_labelled_anew_is_inspected_and_exported_as_any_other(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scripted"
+    main(["replay", str(run / "rounds/001"), "--expert", "--out", str(out / "rounds/001")])
+    assert (out / "contract.yaml").read_text() == (run / "contract.yaml").read_text()
+    main(["inspect", str(out)])
+    main(["export", str(out)])
+    capsys.readouterr()
+    lane = tmp_path / "lane/rounds/001"
+    lane.mkdir(parents=True)
+    shutil.copy(contract_path("lane"), tmp_path / "lane/contract.yaml")
+    with pytest.raises(SystemExit) as exit_:
+        main(["replay", str(run / "rounds/001"), "--expert", "--out", str(lane)])
+    assert exit_.value.code == 2
+    assert "frames of different contracts do not mix" in capsys.readouterr().err
+    assert list(lane.iterdir()) == []
+
+
 def test_tables_have_a_column_for_each_value_with_its_unit(run: Path, tmp_path: Path) -> None:
     contract = load_contract(run / "contract.yaml")
     folders = [run / "rounds/000", run / "rounds/001"]
