@@ -181,7 +181,29 @@ def test_dataset_that_is_behind_its_run_is_whole(run: Path, tmp_path: Path) -> N
     verify_lerobot(run, run / "contract.yaml", tmp_path / "dataset")
 
 
-@pytest.mark.parametrize("change", [{"view": "everything"}, {"rounds": [{}]}, {"rounds": 1}, {"schema": "x"}])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"features": 5}'])
+def test_table_of_contents_that_was_edited_is_named(run: Path, dataset: Path, text: str) -> None:
+    (dataset / "meta/info.json").write_text(text)
+    with pytest.raises(
+        DaggerError, match=r"meta/info.json: expected the file that was exported; it is gone or changed"
+    ):
+        export_lerobot(run, run / "contract.yaml", dataset, ExportSettings())
+    with pytest.raises(DaggerError, match=r"meta/info.json: expected what the bags give; it differs"):
+        verify_lerobot(run, run / "contract.yaml", dataset)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"view": "everything"},
+        {"rounds": [{}]},
+        {"rounds": 1},
+        {"schema": "x"},
+        {"codec": "mpeg1"},
+        {"split": "all"},
+        {"rounds": [{"manifest_sha256": "", "files": {}, "frames": "1", "episodes": 1}]},
+    ],
+)
 def test_description_that_was_edited_is_refused_in_words(run: Path, dataset: Path, change: dict[str, object]) -> None:
     path = dataset / "meta/dagger_ros.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))

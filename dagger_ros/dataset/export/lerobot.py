@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 from dagger_ros.contract import Contract, DaggerError, load_contract
 from dagger_ros.contract.files import file_sha256, inside, replace_folder, sync_folder
 from dagger_ros.dataset.bag import part_of
+from dagger_ros.dataset.export.video import CODECS
 from dagger_ros.dataset.export.writer import ABOUT, SCHEMA, ExportSettings, Writer, software
 from dagger_ros.dataset.frames import View
-from dagger_ros.dataset.rounds import manifest_sha256, round_folders
+from dagger_ros.dataset.rounds import SPLITS, manifest_sha256, round_folders
 
 __all__ = ["export_lerobot", "load_columns", "verify_lerobot"]
 
@@ -152,6 +153,8 @@ def _files(root: Path) -> set[str]:
 
 def _settings(about: Mapping[str, Any]) -> ExportSettings:
     """That a dataset was exported with."""
+    if about["split"] not in SPLITS or about["codec"] not in CODECS:
+        raise ValueError(f"found split {about['split']}, codec {about['codec']}")
     return ExportSettings(View(about["view"]), about["split"], about["codec"])
 
 
@@ -161,8 +164,8 @@ def _about(out: Path) -> dict[str, Any]:
         if about["schema"] != SCHEMA:
             raise ValueError(f"found {about['schema']}")
         _settings(about)
-        _ = [(round_["manifest_sha256"], round_["files"].items()) for round_ in about["rounds"]]
-        return dict(about)
+        _ = [(r["manifest_sha256"], r["files"].items(), r["frames"] + r["episodes"]) for r in about["rounds"]]
+        return {"software": None, **about}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DaggerError(f"{out}: expected a dataset of dagger-ros export ({ABOUT}, {SCHEMA}); {error}") from error
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagger_ros import __version__
-from dagger_ros.contract import Contract, RowLayout
+from dagger_ros.contract import Contract, DaggerError, RowLayout
 from dagger_ros.contract.files import file_sha256, write_file
 from dagger_ros.dataset.export.columns import Column, frame_columns
 from dagger_ros.dataset.export.pictures import Pixels, pictures
@@ -65,8 +65,8 @@ class Writer:
         self._units: dict[str, list[str]] = {}
         self._statistics: dict[str, list[dict[str, Any]]] = {}
         if rounds:
-            self._features = json.loads((folder / "meta/info.json").read_text())["features"]
-            self._units = json.loads((folder / ABOUT).read_text())["units"]
+            self._features = _described(folder / "meta/info.json", "features")
+            self._units = _described(folder / ABOUT, "units")
             for file in sorted((folder / "meta/episodes").glob("*/*.parquet")):
                 self._remember(pq.read_table(file).to_pylist())
 
@@ -274,6 +274,14 @@ class Writer:
                     found.setdefault(feature, {})[name] = np.array(value)
             for feature, statistics in found.items():
                 self._statistics.setdefault(feature, []).append(statistics)
+
+
+def _described(path: Path, key: str) -> dict[str, Any]:
+    """What a file of `meta/` that was exported says of each feature."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))[key])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DaggerError(f"{path}: expected the file that was exported; it is gone or changed: {error}") from error
 
 
 def _watched(seen: Iterator[Pixels], chosen: set[int], statistics: ImageStatistics) -> Iterator[Pixels]:
