@@ -40,11 +40,16 @@ REQUIRES = [
     "torch>=2.2",
 ]
 
+# Policies from outside (ONNX), and learners from outside (Gymnasium).
+OUTSIDE_REQUIRES = ["gymnasium>=0.29", "onnxruntime>=1.16"]
+
 TEST_REQUIRES = [
+    *OUTSIDE_REQUIRES,
     "hypothesis",
     "import-linter>=2.1",
     "mutmut>=3.3,<4",
     "mypy>=1.11",
+    "onnx>=1.14",
     "pytest>=8",
     "pytest-cov",
     "ruff>=0.9",
@@ -59,9 +64,9 @@ if __name__ == "__main__":
         license="Apache-2.0",
         python_requires=">=3.10",
         packages=find_packages(include=["dagger_ros", "dagger_ros.*"]),
-        package_data={"dagger_ros": ["evaluation/*.html"]},
+        package_data={"dagger_ros": ["evaluation/report/page.*"]},
         install_requires=REQUIRES,
-        extras_require={"test": TEST_REQUIRES},
+        extras_require={"outside": OUTSIDE_REQUIRES, "test": TEST_REQUIRES},
         entry_points={
             "console_scripts": [f"{name} = {target}" for name, target in COMMANDS.items()],
             "dagger_ros.nodes": [f"{name} = {target}" for name, target in NODES.items()],

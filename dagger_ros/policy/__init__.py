@@ -4,6 +4,7 @@ from dagger_ros.policy.base import Policy
 from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from dagger_ros.policy.chunks import ChunkSettings
 from dagger_ros.policy.ensemble import MlpEnsemble
+from dagger_ros.policy.outside import load_policy
 
 __all__ = [
     "Checkpoint",
@@ -11,6 +12,7 @@ __all__ = [
     "MlpEnsemble",
     "Policy",
     "load_checkpoint",
+    "load_policy",
     "read_checkpoint",
     "save_checkpoint",
 ]
