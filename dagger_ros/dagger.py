@@ -47,8 +47,8 @@ from dagger_ros.evaluation import (
     trend,
     write_report,
 )
-from dagger_ros.learning import Experience, TrainingSettings, fit_limits, human_doubt_limit, train
-from dagger_ros.policy import Checkpoint, load_checkpoint, save_checkpoint
+from dagger_ros.learning import Experience, TrainingSettings, fit_limits, human_doubt_limit, origins_of, train
+from dagger_ros.policy import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from dagger_ros.sim import TaskStatus, load_plant
 from dagger_ros.supervisor import ROBOT_GATED, RuleOptions, make_rule
 
@@ -223,6 +223,7 @@ def run(
     contract = load_contract(contract_path)
     # What cannot be simulated is refused before the folder is made.
     load_plant(contract, contract_path)
+    config.training.check(contract)
     if contract.operator.source != "scripted":
         raise DaggerError(
             f"{contract_path}: operator.source: expected scripted, since here a script labels; "
@@ -279,7 +280,9 @@ def run(
         if final is not None:
             last_word = _evaluate(out, policy_folder(out, best), runner, final, best, progress)
     result = _write_result(out, contract, config, results, judged, last_word, stop)
-    write_report(out, contract, result)
+    with progress.stage("report", 1) as advance:
+        write_report(out, contract, result, contract_path=contract_path, workers=workers)
+        advance(1)
     return result
 
 
@@ -342,8 +345,21 @@ def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, prog
     rounds = [round_folder(out, i) for i in range(k + 1)]
     episodes = training_episodes(rounds, contract)
     observations, labels = (part[: config.max_labels] for part in labelled_frames(episodes))
+    origins = origins_of(episodes)[: config.max_labels]
+    held = training_episodes(rounds, contract, "validation") if contract.splits.validation else []
+    warm = k > 0 and config.training.start == "previous"
     with progress.stage(f"round {k}: training on {len(labels)} labels", config.training.steps) as advance:
-        trained = train(contract, observations, labels, config.training, seed=config.seed, progress=advance)
+        trained = train(
+            contract,
+            observations,
+            labels,
+            config.training,
+            seed=config.seed,
+            origins=origins,
+            validation=labelled_frames(held) if held else None,
+            previous=read_checkpoint(policy_folder(out, k - 1), contract) if warm else None,
+            progress=advance,
+        )
     tensors: dict[str, Any] = trained.tensors
     limits: dict[str, Any] = {}
     if config.rule in ROBOT_GATED:
@@ -369,8 +385,9 @@ def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, prog
         columns=RowLayout(contract).columns(),
         actions=contract.action.dimensions,
         trained_on=tuple(_trained_on(folder, contract) for folder in rounds),
-        training=asdict(config.training) | {"loss": trained.loss},
+        training=asdict(config.training) | trained.about,
         limits=limits,
+        chunks=config.training.chunks,
     )
     save_checkpoint(folder, about, tensors)
     return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dagger_ros.cli.evaluate import add_engine, bar, check_engine, listed_as, panel_of
+from dagger_ros.cli.training import add_training_options, training_of
 from dagger_ros.cli.verbs import Verbs
 from dagger_ros.contract import Contract, DaggerError, load_contract
 from dagger_ros.supervisor import RULES
@@ -65,6 +66,7 @@ def add_verbs(verbs: Verbs) -> None:
         "--final", default="final", help="panel of the last word on the best policy; empty: none (default: final)"
     )
     add_engine(run)
+    add_training_options(run)
     run.set_defaults(run=_run)
 
     compare = verbs.add_parser("compare", help="run several methods with several seeds, and write one table")
@@ -92,6 +94,7 @@ def add_verbs(verbs: Verbs) -> None:
     compare.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time (default: one for each core)"
     )
+    add_training_options(compare)
     compare.set_defaults(run=_compare)
 
 
@@ -110,6 +113,7 @@ def _run(options: argparse.Namespace) -> None:
         episodes=options.episodes,
         max_labels=options.max_labels,
         patience=options.patience,
+        training=training_of(options),
     )
     check_engine(options)
     panels = [panel_of(name) for name in [options.panel, *listed_as("also", options.also, str)]]
@@ -172,7 +176,13 @@ def _compare(options: argparse.Namespace) -> None:
         panel_of(options.panel),
         panel_of(options.final),
         config=RunConfig(
-            rule="bc", rounds=rounds, seed=0, episodes=options.episodes, max_labels=options.labels, patience=0
+            rule="bc",
+            rounds=rounds,
+            seed=0,
+            episodes=options.episodes,
+            max_labels=options.labels,
+            patience=0,
+            training=training_of(options),
         ),
         outside=[Outside(*_named(text)) for text in options.policy],
         collect=collect_round,
