@@ -264,7 +264,7 @@ def _renormalised(
         )
     mean, scale = tensors["input_mean"].astype(np.float64), tensors["input_scale"].astype(np.float64)
     first = layers["layer0.weight"]
-    layers["layer0.bias"] = layers["layer0.bias"] + ((scales.mean - mean) / scale) @ first
+    layers["layer0.bias"] = layers["layer0.bias"] + ((scales.mean - mean) / scale)[None, None] @ first
     layers["layer0.weight"] = first * (scales.scale / scale)[None, :, None]
     return layers
 
