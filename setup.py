@@ -36,6 +36,7 @@ REQUIRES = [
     "rich>=12.5",
     "rosbags>=0.11",
     "safetensors>=0.4",
+    "scikit-learn>=1.3",
     "scipy>=1.10",
     "torch>=2.2",
 ]
