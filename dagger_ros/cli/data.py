@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,14 @@ def add_verbs(verbs: Verbs) -> None:
 
     verify = verbs.add_parser("verify", help="read again what a run left, and compare it with its hashes and counts")
     verify.add_argument("run_folder", metavar="run", type=Path, help="folder of the run")
+    verify.add_argument(
+        "--dataset",
+        metavar="FOLDER",
+        type=Path,
+        action="append",
+        default=[],
+        help="a LeRobotDataset that was exported from it, besides dataset/ of the run",
+    )
     verify.set_defaults(run=_verify)
 
     recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed, in place")
@@ -117,13 +127,26 @@ def _verify(options: argparse.Namespace) -> None:
     from dagger_ros.verify import verify
 
     problems = []
-    for path, problem in verify(options.run_folder):
+    for path, problem in itertools.chain(verify(options.run_folder), _verified(options.run_folder, options.dataset)):
         print(f"{path}: {'not as it was written' if problem else 'ok'}", flush=True)
         problems.append(problem)
     wrong = list(filter(None, problems))
     print(f"{len(problems) - len(wrong)} of {len(problems)} parts are as they were written")
     if wrong:
         raise DaggerError("\n".join(dict.fromkeys(wrong)))
+
+
+def _verified(run: Path, datasets: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Each dataset, and what is wrong with it; empty: nothing."""
+    from dagger_ros.dataset.export import verify_lerobot
+
+    for dataset in datasets:
+        try:
+            verify_lerobot(run, run / "contract.yaml", dataset)
+        except DaggerError as error:
+            yield dataset, str(error)
+        else:
+            yield dataset, ""
 
 
 def _recover(options: argparse.Namespace) -> None:

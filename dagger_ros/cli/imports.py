@@ -60,6 +60,8 @@ def _import(options: argparse.Namespace) -> None:
         raise DaggerError(f"failure: expected one of {labels}, got {options.failure!r}")
     if len(options.operator_id) > _LONGEST_ID:
         raise DaggerError(f"operator-id: expected at most {_LONGEST_ID} characters, got {len(options.operator_id)}")
+    if not options.operator_id.isascii():  # a frame holds no others
+        raise DaggerError(f"operator-id: expected ASCII characters, got {options.operator_id!r}")
     folder = prepare_import(options.out, options.contract, contract, options.bags)
     was_finished = bool(manifest_sha256(folder))
     decision = "dagger_ros/msg/GateDecision"

@@ -760,6 +760,7 @@ def test_verb_says_of_each_bag_what_was_made_of_it(tmp_path: Path, capsys: pytes
         (["--failure", "bored"], "failure: expected one of not_found, jammed, got 'bored'"),
         (["--map", "a=b"], "map: expected FROM:=TO, got 'a=b'"),
         (["--operator-id", "x" * 65], "operator-id: expected at most 64 characters, got 65"),
+        (["--operator-id", "Zo\u00eb"], "operator-id: expected ASCII characters, got 'Zo\u00eb'"),
         (["--action-topic", "cmd:sensor_msgs/msg/Joy"], "action topic: expected a type from which vx, vy, vz"),
         (["--map", "a:=b"], "--map a: expected a topic of the bag"),
     ],

@@ -136,6 +136,13 @@ def test_dataset_holds_the_labels_of_the_bags(run: Path, dataset: Path) -> None:
     np.testing.assert_array_equal(columns["dagger.seed"], labelled["seed"])
 
 
+def test_columns_that_are_not_there_are_said(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(DaggerError, match=r"expected columns of observation.state, action, .*; got observation.stat$"):
+        load_columns(dataset, ["action", "observation.stat"])
+    with pytest.raises(DaggerError, match="expected the folder of a dataset, with data/; there is none"):
+        load_columns(tmp_path / "nothing", ["action"])
+
+
 def test_added_round_gives_the_bytes_of_an_export_of_both_and_leaves_old_files_alone(run: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     shutil.copytree(run / "rounds/000", first / "rounds/000")
@@ -352,6 +359,22 @@ def test_inspection_shows_gaps_and_stale_ticks_of_streams_and_cameras(
     assert table_row(text, "000")[-3:] == [str(ticks), str(ticks - 4), "-"]
     # Nothing but pictures was taken over into this run.
     assert table_row(text, "tool_position")[-3:] == ["0", "0", "0"]
+
+
+def test_dataset_elsewhere_is_verified_where_it_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_camera = run_with_a_camera(run, tmp_path / "run", missing=range(0))
+    out, nothing = tmp_path / "all", tmp_path / "nothing"
+    main(["export", str(with_camera), "--view", "frames", "--out", str(out)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["verify", str(with_camera), "--dataset", str(out), "--dataset", str(nothing)])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert f"{out}: ok" in said.out
+    assert f"{nothing}: not as it was written" in said.out
+    assert f"{nothing}: expected a dataset of dagger-ros export" in said.err
 
 
 def test_edited_video_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,8 +119,17 @@ def load_columns(out: Path, names: Sequence[str]) -> dict[str, np.ndarray[Any, n
 
     Returns:
         By name (N,) or (N, n), in the order of the frames.
+
+    Raises:
+        DaggerError: If there is no dataset, or it has no such column.
     """
     files = sorted((out / "data").glob("*/*.parquet"))
+    if not files:
+        raise DaggerError(f"{out}: expected the folder of a dataset, with data/; there is none")
+    there = pq.read_schema(files[0]).names
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise DaggerError(f"{out}: expected columns of {', '.join(there)}; got {', '.join(unknown)}")
     table = pa.concat_tables(pq.read_table(file, columns=list(names)) for file in files)
     result = {}
     for name in names:
