@@ -23,7 +23,7 @@ from dagger_ros.control import ControlTick
 from dagger_ros.dataset.acts import corrections
 from dagger_ros.evaluation.panel import ROLLOUTS, Panel, PanelResult, RolloutKey, RolloutResult
 from dagger_ros.evaluation.trace import Trace
-from dagger_ros.policy import Checkpoint, Policy, load_checkpoint
+from dagger_ros.policy import Checkpoint, Policy, load_policy
 from dagger_ros.sim import MujocoPlant, load_plant, rollout
 from dagger_ros.sim.experts import make_labeller
 from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
@@ -65,7 +65,7 @@ class PanelRunner:
 
         Args:
             panel: Which rollouts.
-            policy: What `policy.load_checkpoint` takes.
+            policy: What `policy.load_policy` takes.
             folder: Gets `rollouts.json`, `panel.json` and `traces/`, whole or not at all. What a run that was cut
                 short left beside it is gone on with; a result of the same policy and panel is read.
             on_rollout: Called after each rollout.
@@ -75,7 +75,7 @@ class PanelRunner:
                 of a policy that gives NaN are left in the folder.
         """
         panel.check(self._contract)
-        about, _ = load_checkpoint(policy, self._contract)
+        about, _ = load_policy(policy, self._contract)
         if folder.exists():
             return self._there(panel, about, folder)
         part = folder.with_name(f".{folder.name}.part")
@@ -245,7 +245,7 @@ def _plant_of(path: Path, panel_text: str, condition: str) -> MujocoPlant:
 
 @functools.lru_cache(maxsize=2)
 def _policy_of(path: Path, policy: str, sha256: str) -> tuple[Checkpoint, Policy]:
-    about, network = load_checkpoint(policy, _contract_of(path))
+    about, network = load_policy(policy, _contract_of(path))
     if about.weights_sha256 != sha256:
         raise DaggerError(f"{policy}: it was changed while it was evaluated")
     return about, network
