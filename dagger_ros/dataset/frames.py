@@ -50,7 +50,8 @@ class StreamQuality:
 
     Args:
         messages: How many.
-        gaps: Times that the next one came later than one and a half periods after the last, by stamp.
+        gaps: Times that the next one came later than one and a half periods after the last, by stamp; not where the
+            recorder kept nothing, since it keeps only corrections.
         missing: Messages that should have come in those gaps.
         ages_ns: (N,) int64 at the control ticks at which there was something, by stamp, ns.
         stale_ticks: Control ticks at which there was nothing, or nothing fresh.
@@ -142,6 +143,8 @@ def _episode(manifest: Round, entry: EpisodeEntry, folder: Path, layout: RowLayo
     contract = layout.contract
     contents = read_contents(folder / BAG, partial(_wanted, contract))
     rows, decisions = decided_rows(contents, layout)
+    info = read_episode(folder)
+    left_out = np.empty((0, 2), np.int64) if info.keep == "all" else _left_out(rows)
     images: dict[str, _Integers] = {}
     stamps: dict[str, _Integers] = {}
     quality = {}
@@ -150,12 +153,13 @@ def _episode(manifest: Round, entry: EpisodeEntry, folder: Path, layout: RowLayo
         stale = ~received | _is_old(rows["time_ns"] - rows["stamp_ns"][:, i], stream.max_age_s, contract)
         stale |= rows["monotonic_ns"] - rows["receive_ns"][:, i] > round(stream.max_age_s * 1e9)
         times = _times(contents.topics.get(stream.topic), has_header=MESSAGE_TYPES[stream.type].has_header)
-        quality[name] = _quality(times, stream.rate_hz, rows["time_ns"] - rows["stamp_ns"][:, i], received, stale)
+        ages = rows["time_ns"] - rows["stamp_ns"][:, i]
+        quality[name] = _quality(times, stream.rate_hz, ages[received], stale, left_out)
     whole = (rows["reasons"] & np.uint64(_NOT_WHOLE)) == 0
     for name, camera in contract.cameras.items():
-        images[name], stamps[name], quality[name] = _seen(contents, camera, decisions, rows, contract)
+        images[name], stamps[name], quality[name] = _seen(contents, camera, decisions, rows, contract, left_out)
         whole &= ~_is_old(rows["time_ns"] - stamps[name], camera.max_age_s, contract) & (images[name] >= 0)
-    return EpisodeFrames(manifest, entry, read_episode(folder), folder / BAG, rows, whole, images, stamps, quality)
+    return EpisodeFrames(manifest, entry, info, folder / BAG, rows, whole, images, stamps, quality)
 
 
 def _wanted(contract: Contract, topic: str, type_: str) -> int:
@@ -163,7 +167,12 @@ def _wanted(contract: Contract, topic: str, type_: str) -> int:
 
 
 def _seen(
-    contents: Contents, camera: ImageStream, decisions: RecordedMessages, rows: Rows, contract: Contract
+    contents: Contents,
+    camera: ImageStream,
+    decisions: RecordedMessages,
+    rows: Rows,
+    contract: Contract,
+    left_out: _Integers,
 ) -> tuple[_Integers, _Integers, StreamQuality]:
     """Which image of a camera had come in before each decision, and its stamp."""
     messages = contents.topics.get(camera.topic)
@@ -176,7 +185,7 @@ def _seen(
     stamps = np.where(there, all_stamps[newest], NEVER_NS)
     ages = rows["time_ns"] - stamps
     stale = ~there | _is_old(ages, camera.max_age_s, contract)
-    quality = _quality(all_stamps, camera.rate_hz, ages, there, stale)
+    quality = _quality(all_stamps, camera.rate_hz, ages[there], stale, left_out)
     return np.where(there, messages.order[newest], NEVER_NS), stamps, quality
 
 
@@ -192,8 +201,18 @@ def _times(messages: RecordedMessages | None, *, has_header: bool) -> _Integers:
     return messages.stamps_ns() if has_header else messages.times_ns
 
 
-def _quality(times_ns: _Integers, rate_hz: float, ages_ns: _Integers, there: _Mask, stale: _Mask) -> StreamQuality:
+def _left_out(rows: Rows) -> _Integers:
+    """(N, 2) times between which there are no decisions, ns: the recorder kept nothing."""
+    before = np.flatnonzero(np.diff(rows["tick"]) > 1)
+    return np.stack([rows["time_ns"][before], rows["time_ns"][before + 1]], axis=1)
+
+
+def _quality(
+    times_ns: _Integers, rate_hz: float, ages_ns: _Integers, stale: _Mask, left_out: _Integers
+) -> StreamQuality:
+    times_ns = np.sort(times_ns)  # one that came too late is not missing
     periods = np.diff(times_ns) * 1e-9 * rate_hz
-    gaps = periods[periods > GAP_PERIODS]
-    missing = int((gaps.round() - 1).sum())
-    return StreamQuality(len(times_ns), len(gaps), missing, ages_ns[there], int(stale.sum()))
+    begins, ends = times_ns[:-1, None], times_ns[1:, None]
+    kept = ~((begins < left_out[:, 1]) & (ends > left_out[:, 0])).any(axis=1)
+    gaps = periods[(periods > GAP_PERIODS) & kept]
+    return StreamQuality(len(times_ns), len(gaps), int((gaps.round() - 1).sum()), ages_ns, int(stale.sum()))

@@ -28,7 +28,7 @@ class StreamView:
 
     Args:
         name: In the contract.
-        rate_hz: Messages in a second of the episodes.
+        rate_hz: Messages in a second, of the time of which there are control ticks.
         quality: Of all episodes together.
     """
 
@@ -73,7 +73,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
     Raises:
         DaggerError: If a round is not finished or of another contract, or a bag is not the one that its manifest names.
     """
-    resolution = RowLayout(contract).resolution()
+    resolution, period_s = RowLayout(contract).resolution(), contract.timing.period_ns * 1e-9
     before: list[_Array] = []
     for folder in folders:
         episodes = list(read_frames([folder], contract))
@@ -81,6 +81,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
         sources = np.concatenate([episode.rows["label_source"] for episode in episodes])
         seconds = sum(info.finished_ns - info.started_ns for info in infos) * 1e-9
         observations = [episode.rows["observation"] for episode in episodes]
+        covered_s = sum(len(e.rows) + int(e.rows["missed_ticks"].sum()) for e in episodes) * period_s
         qualities = {
             name: StreamQuality.together([episode.quality[name] for episode in episodes])
             for name in (*contract.streams, *contract.cameras)
@@ -91,7 +92,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
             labels={label.name.lower(): int((sources == label).sum()) for label in Label},
             frames=sum(int(episode.whole.sum()) for episode in episodes),
             streams=tuple(
-                StreamView(name, quality.messages / seconds if seconds else 0.0, quality)
+                StreamView(name, quality.messages / covered_s if covered_s else 0.0, quality)
                 for name, quality in qualities.items()
             ),
             new_share=new_share(before, observations, resolution) if before else None,

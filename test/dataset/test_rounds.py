@@ -17,6 +17,7 @@ from dagger_ros.cli import main
 from dagger_ros.contract import Contract, DaggerError, Label, Mode, RowLayout
 from dagger_ros.dataset import (
     EpisodeInfo,
+    RecordedTopic,
     check_round,
     episode_folder,
     finish_round,
@@ -30,6 +31,7 @@ from dagger_ros.dataset import (
     verify_round,
     write_rows,
 )
+from dagger_ros.dataset.bag import typestore_of
 
 DEFINITIONS = {"dagger_ros/msg/GateDecision": (ROOT / "msg" / "GateDecision.msg").read_text()}
 INFO = EpisodeInfo(0, 0, -1, "bc", "", "", "", "ada", 0, 10**9, True, "", None, {}, [])
@@ -193,3 +195,39 @@ def test_bag_that_was_damaged_after_it_was_whole_is_made_whole_without_its_end(r
     rows = read_rows(episode / "bag", RowLayout(peg))
     assert 0 < len(rows) <= 20
     assert read_episode(episode).messages == {"supervisor/decision": len(rows)}
+
+
+def pose(time_ns: int) -> tuple[str, int, bytes]:
+    """A message of the peg's tool, at rest."""
+    store = typestore_of(())
+    names = ("PoseStamped", "Pose", "Point", "Quaternion")
+    stamped, pose_, point, quaternion = (store.types[f"geometry_msgs/msg/{name}"] for name in names)
+    header, time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
+    stamp = time(time_ns // 10**9, time_ns % 10**9)
+    message = stamped(header(stamp, "base"), pose_(point(0.0, 0.0, 0.0), quaternion(0.0, 0.0, 0.0, 1.0)))
+    return "tool_pose", time_ns, bytes(store.serialize_cdr(message, "geometry_msgs/msg/PoseStamped"))
+
+
+@pytest.mark.parametrize(("keep", "gaps"), [("all", (3, 43)), ("corrections", (1, 3))])
+def test_what_the_recorder_was_told_to_leave_out_is_no_gap(
+    keep: str, gaps: tuple[int, int], round_: Path, peg: Contract
+) -> None:
+    assert peg.streams["tool_position"].topic == "tool_pose"
+    shutil.rmtree(round_)
+    # Three corrections; within the second one three messages are missing.
+    ticks = np.array([*range(10), *range(30, 40), *range(60, 70)])
+    layout = RowLayout(peg)
+    rows = layout.new(len(ticks))
+    rows["time_ns"] = rows["monotonic_ns"] = ticks * 50_000_000
+    rows["tick"], rows["mode"], rows["label_source"], rows["seed"] = ticks, Mode.EXPERT, Label.EXPERT, -1
+    messages = [pose(int(tick) * 50_000_000) for tick in ticks if tick not in (33, 34, 35)]
+    info = replace(INFO, contract_sha256=peg.sha256, keep=keep, finished_ns=100 * 50_000_000)
+    topics = {"tool_pose": RecordedTopic("geometry_msgs/msg/PoseStamped", reliable=False, latched=False)}
+    text = contract_path("peg").read_text()
+    folder = episode_folder(round_, 0)
+    write_rows(folder, rows, layout, messages, topics, info, contract_text=text, definitions=DEFINITIONS)
+    finish_round(round_, peg)
+    (view,) = inspect_rounds([round_], peg)
+    (stream,) = (s for s in view.streams if s.name == "tool_position")
+    assert (stream.quality.gaps, stream.quality.missing) == gaps
+    assert stream.rate_hz == pytest.approx(27 / (30 * 0.05))
