@@ -35,6 +35,7 @@ from dagger_ros.dataset import (
 )
 from dagger_ros.dataset.bag import DECISION, typestore_of
 from dagger_ros.dataset.export import ExportSettings, export_file, export_lerobot, load_columns, verify_lerobot
+from dagger_ros.dataset.export.video import write_video
 from dagger_ros.nodes.lockstep import LockstepGraph
 from dagger_ros.nodes.share import message_definition
 
@@ -317,6 +318,17 @@ def test_pictures_load_in_unmodified_lerobot(run: Path, tmp_path: Path, monkeypa
         pixels = loaded[frame]["observation.images.wrist"].numpy().transpose(1, 2, 0) * 255
         recorded = np.asarray(Image.open(io.BytesIO(jpeg(100 + picture))))
         assert np.abs(pixels - recorded).mean() < 3.0
+
+
+def test_size_that_the_encoder_does_not_take_is_said(tmp_path: Path) -> None:
+    pictures = [np.zeros((47, 63, 3), np.uint8)]
+    path = tmp_path / "observation.images.wrist/chunk-000/file-000.mp4"
+    path.parent.mkdir(parents=True)
+    write_video(path, pictures, 20, "h264")
+    with pytest.raises(
+        DaggerError, match=r"images.wrist: expected pictures that libsvtav1 makes a video of; .* another"
+    ):
+        write_video(path, pictures, 20, "av1")
 
 
 def test_video_of_av1_says_nothing_on_the_terminal(

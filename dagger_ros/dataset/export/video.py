@@ -11,6 +11,8 @@ from typing import Any
 import av
 import numpy as np
 
+from dagger_ros.contract import DaggerError
+
 __all__ = ["CODECS", "pixel_format", "write_video"]
 
 # Encoder and options. Every second frame is a key frame: a single frame is quickly found, as training wants it. One
@@ -37,8 +39,27 @@ def write_video(path: Path, pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8
         pictures: (height, width, 3) uint8 RGB, all of one size.
         fps: Frames in a second: frame k stands at k / fps.
         codec: One of `CODECS`.
+
+    Raises:
+        DaggerError: If the encoder is not there, or does not take pictures of that size: in AV1 width and height are
+            even.
+        OSError: If the disk does not take it.
     """
     encoder, options = CODECS[codec]
+    try:
+        _encode(path, pictures, fps, encoder, options)
+    except (av.FFmpegError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise
+        raise DaggerError(
+            f"{path.parent.parent.name}: expected pictures that {encoder} makes a video of; {error}. Does another "
+            f"--codec, of {', '.join(CODECS)}?"
+        ) from error
+
+
+def _encode(
+    path: Path, pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8]]], fps: int, encoder: str, options: dict[str, str]
+) -> None:
     with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         stream: Any = None
         for i, pixels in enumerate(pictures):
