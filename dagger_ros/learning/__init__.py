@@ -24,17 +24,12 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "bc": ("Trained", "train"),
-    "limits": ("Experience", "LimitSettings", "fit_limits", "human_doubt_limit"),
-    "origins": ("Kind", "Origins", "origins_of"),
-    "settings": ("TrainingSettings",),
-}
-
 
 def __getattr__(name: str) -> Any:
-    """Loads a part when it is asked for: the command line reads the settings, and torch takes seconds to load."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
+    """Loads a part when it is asked for: the command line needs the settings, and torch takes seconds to load."""
+    if name in __all__:
+        for part in ("settings", "origins", "bc", "limits"):
+            module = import_module(f"{__name__}.{part}")
+            if name in module.__all__:
+                return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -120,11 +120,8 @@ def train(
     best_step = watch.keep_best(steps)
     with torch.no_grad():
         predicted = network(moved(inputs)[None])[..., : labels.shape[1]].cpu().numpy()
-    unseen = np.ones((settings.members, len(labels)), bool)
-    if batches.drawn is not None:
-        unseen[np.arange(settings.members)[:, None], learned[batches.drawn.cpu().numpy()]] = False
-        unseen[:, ~unseen.any(axis=0)] = True
-    held_out = np.average(predicted, axis=0, weights=np.broadcast_to(unseen[..., None], predicted.shape))
+    seen = None if batches.drawn is None else learned[batches.drawn.cpu().numpy()]
+    held_out = scales.actions(_held_out(predicted, seen))
     tensors = network.tensors() | scales.tensors() | novelty_tensors(inputs[learned].astype(np.float32))
     about = {
         "loss": fit.loss,
@@ -136,7 +133,7 @@ def train(
         "frames": _counts(learned, origins, len(labels)),
         "torch": torch.__version__,
     }
-    return Trained(tensors, fit.loss, held_out * scales.half_range + scales.middle, about)
+    return Trained(tensors, fit.loss, held_out, about)
 
 
 class _Scales:
@@ -156,6 +153,10 @@ class _Scales:
 
     def share(self, actions: Array) -> Array:
         result: Array = (actions - self.middle) / self.half_range
+        return result
+
+    def actions(self, share: Array) -> Array:
+        result: Array = share * self.half_range + self.middle
         return result
 
     def tensors(self) -> dict[str, Array]:
@@ -247,6 +248,16 @@ def _targets(
         return targets, None
     # Their mean is 1, so that the size of the loss is what it would be without them.
     return targets, np.repeat(weights / weights.mean(), labels.shape[1], axis=1)
+
+
+def _held_out(predicted: Array, seen: Array | None) -> Array:
+    """(N, A): the mean of the members (M, N, A) that have not seen a frame, of which (M, K) says where it lies."""
+    unseen = np.ones(predicted.shape[:2], bool)
+    if seen is not None:
+        unseen[np.arange(len(seen))[:, None], seen] = False
+        unseen[:, ~unseen.any(axis=0)] = True
+    result: Array = np.average(predicted, axis=0, weights=np.broadcast_to(unseen[..., None], predicted.shape))
+    return result
 
 
 def _renormalised(
