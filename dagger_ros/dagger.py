@@ -11,6 +11,7 @@ result.json  report/index.html
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -75,6 +76,8 @@ class RunConfig:
         budget: Of rule `thrifty`.
         expert_noise: Of rule `lazy`.
         demonstrations: Episodes of round 0.
+        start_from: Run whose round 0 is taken as it is: bags that were imported, or recorded on a robot; None: round 0
+            is demonstrated anew.
         episodes: Episodes of each further round.
         max_labels: Learn from the first so many labels, in the order in which they were given, and stop when there
             are as many: equal labels for methods that are compared. None: no such limit.
@@ -89,6 +92,7 @@ class RunConfig:
     budget: float | None = None
     expert_noise: float | None = None
     demonstrations: int | None = None
+    start_from: Path | None = None
     episodes: int | None = None
     max_labels: int | None = None
     patience: int = 2
@@ -104,6 +108,11 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DaggerError(f"{name}: expected a whole number >= 1, got {value}")
+        if self.start_from is not None and self.demonstrations is not None:
+            raise DaggerError(
+                "start_from: expected no number of demonstrations with it, since those of that run are taken; "
+                f"got {self.demonstrations}"
+            )
         if self.patience < 0:
             raise DaggerError(f"patience: expected a whole number >= 0, got {self.patience}")
         if not 0 <= self.seed < 9_999:
@@ -317,6 +326,14 @@ def _collect_round(
         return load_round(folder, contract)
     part = folder.with_name(f".{folder.name}.part")
     _keep_interrupted(part)
+    if k == 0 and config.start_from is not None:
+        source = round_folder(config.start_from, 0)
+        round_ = check_round(source, contract)
+        with progress.stage("demonstrations that are there", len(round_.episodes)) as advance:
+            shutil.copytree(source, part)
+            advance(len(round_.episodes))
+        part.replace(folder)
+        return round_
     collection = contract.collection
     count = (config.demonstrations or collection.demonstrations) if k == 0 else config.episodes or collection.episodes
     first = _SEEDS_PER_RUN * (config.seed + 1) + _SEEDS_PER_ROUND * k
@@ -415,6 +432,8 @@ def _trained_on(folder: Path, contract: Contract) -> dict[str, Any]:
 
 def _evaluate(out: Path, policy: Path, runner: PanelRunner, panel: Panel, k: int, progress: Progress) -> PanelResult:
     folder = panel_folder(out, k, panel)
+    if folder.exists():
+        return runner.run(panel, policy, folder)
     with progress.stage(f"round {k}: panel {panel.name}", len(panel.rollouts)) as advance:
         return runner.run(panel, policy, folder, lambda: advance(1))
 
@@ -475,7 +494,10 @@ def _prepare(
     resume: bool,
 ) -> None:
     """Checks the folder, or makes it."""
+    if config.start_from is not None:
+        check_round(round_folder(config.start_from, 0), contract)
     wanted = asdict(config) | {
+        "start_from": manifest_sha256(round_folder(config.start_from, 0)) if config.start_from else None,
         "options": asdict(config.options),
         "contract_sha256": contract.sha256,
         "panels": {panel.name: panel.sha256 for panel in panels},

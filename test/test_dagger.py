@@ -164,7 +164,7 @@ def test_result_has_the_schema_that_it_names(finished: Path) -> None:
 def test_finished_run_is_resumed_without_doing_anything_again(copy: Path) -> None:
     before = files(copy)
     _, notes = small_run(copy, resume=True)
-    assert notes.stages == []
+    assert notes.stages == ["report"]
     assert files(copy) == before
 
 
@@ -345,6 +345,21 @@ def test_run_stops_when_nothing_improves_and_goes_on_when_told_to(tmp_path: Path
     assert result["rounds"][1]["against_best"]["policy"] == "pi_000"
     result, _ = small_run(tmp_path / "run", rounds=2, patience=0, panels=[panel], resume=True)
     assert result["stop"]["reason"] == "2 of 2 rounds done"
+
+
+def test_run_starts_from_the_demonstrations_of_another(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small_run(out, demonstrations=None, start_from=finished)
+    assert files(out / "rounds/000") == files(finished / "rounds/000")
+    assert files(out / "policies/pi_001") == files(finished / "policies/pi_001")
+    small_run(out, demonstrations=None, start_from=finished, resume=True)
+    with pytest.raises(DaggerError, match=r"start_from: the run has .*, you asked for None"):
+        small_run(out, resume=True)
+    with pytest.raises(DaggerError, match="expected no number of demonstrations with it"):
+        small_run(tmp_path / "other", start_from=finished)
+    with pytest.raises(DaggerError, match="expected a finished round"):
+        small_run(tmp_path / "other", demonstrations=None, start_from=tmp_path)
+    assert not (tmp_path / "other").exists()
 
 
 def test_bc_collects_only_demonstrations(tmp_path: Path) -> None:

@@ -45,6 +45,12 @@ def add_verbs(verbs: Verbs) -> None:
         help="go on after the last finished round in --out, with the options of that run",
     )
     run.add_argument("--demonstrations", type=int, help="episodes of round 0 (default: the contract's)")
+    run.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="RUN",
+        help="take round 0 of this run: bags that were imported, or recorded on a robot",
+    )
     run.add_argument("--episodes", type=int, help="episodes of each further round (default: the contract's)")
     run.add_argument("--max-labels", type=int, help="learn from so many labels, and stop when they are reached")
     run.add_argument(
@@ -110,6 +116,7 @@ def _run(options: argparse.Namespace) -> None:
         budget=options.budget,
         expert_noise=options.expert_noise,
         demonstrations=options.demonstrations,
+        start_from=options.start_from,
         episodes=options.episodes,
         max_labels=options.max_labels,
         patience=options.patience,
