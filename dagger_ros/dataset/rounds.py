@@ -307,8 +307,10 @@ def load_round(folder: Path, contract: Contract) -> Round:
             "(`dagger-ros recover` writes it)"
         ) from error
     numbers = [entry.episode for entry in result.episodes]
-    if not numbers or numbers != sorted(set(numbers)):
-        raise DaggerError(f"{path}: expected at least one episode, and each once and in order; found {numbers}")
+    if not numbers:
+        raise _not_listed(folder, recorded_episodes(folder))
+    if numbers != sorted(set(numbers)):
+        raise DaggerError(f"{path}: expected each episode once and in order, found {numbers}")
     if result.contract_sha256 != contract.sha256:
         raise DaggerError(
             f"{path}: expected a round under contract {contract.sha256[:12]} ({contract.name}), "
@@ -361,9 +363,13 @@ def verify_round(folder: Path, contract: Contract) -> Round:
             )
     extra = unlisted_episodes(folder)
     if extra:
-        names = ", ".join(map(str, extra))
-        raise DaggerError(f"{folder / _MANIFEST}: expected every finished episode, but {names} are not in it")
+        raise _not_listed(folder, extra)
     return manifest
+
+
+def _not_listed(folder: Path, episodes: Sequence[int]) -> DaggerError:
+    words = f"{', '.join(map(str, episodes))} are not in it" if episodes else "there is none"
+    return DaggerError(f"{folder / _MANIFEST}: expected every finished episode, but {words}")
 
 
 def manifest_sha256(folder: Path) -> str:

@@ -68,8 +68,8 @@ def test_round_is_as_its_manifest_says(round_: Path, peg: Contract) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m.update(episodes=[]), r"at least one episode, and each once and in order; found \[\]"),
-        (lambda m: m["episodes"].append(m["episodes"][0]), "each once and in order; found"),
+        (lambda m: m.update(episodes=[]), "every finished episode, but 0, 1 are not in it"),
+        (lambda m: m["episodes"].append(m["episodes"][0]), r"each episode once and in order, found \[0, 1, 0\]"),
         (lambda m: m["episodes"][0].update(episode="0"), r"episodes.0.episode: expected a whole number; found '0'"),
         (lambda m: m["episodes"][0].update(bag_sha256=[]), r"episodes.0.bag_sha256: expected a mapping; found \[\]"),
         (lambda m: m.update(contract_sha256=5), "contract_sha256: expected text"),
