@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,14 @@ _OPTIONS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
+# It takes commands from descriptor 3 and answers on 4; those that are given may be the same numbers.
+_START = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]
+os.dup2(high[0], 3)
+os.dup2(high[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 # For a busy machine; what is awaited comes as soon as it is there.
 _PATIENCE_S = 60.0
 
@@ -46,10 +55,11 @@ class Browser:
         self._number, self._session, self._rest = 0, "", b""
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        # The browser takes commands from descriptor 3 and answers on 4.
-        command = f'exec "$@" 3<&{to_read} 4>&{to_write}'
         self._process = subprocess.Popen(
-            ["sh", "-c", command, "sh", program, *_OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            [
+                *(sys.executable, "-c", _START, str(to_read), str(to_write)),
+                *(program, *_OPTIONS, f"--user-data-dir={profile}", "about:blank"),
+            ],
             pass_fds=(to_read, to_write),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -104,11 +114,11 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Waits for a JavaScript expression to be true."""
+        """Waits for a JavaScript expression to be true, frame by frame: the page must get its turn in between."""
         end = time.monotonic() + _PATIENCE_S
-        while not self.run(condition):
+        while not self.run(f"new Promise(tell => requestAnimationFrame(() => tell(Boolean({condition}))))"):
             if time.monotonic() > end:
-                raise TimeoutError(f"page: expected {condition}")
+                raise TimeoutError(f"page: expected {condition}; problems: {self.problems}")
 
     def press(self, *keys: str) -> None:
         """Presses keys one after another, as in `ArrowRight`."""

@@ -1,22 +1,29 @@
-"""Pictures of simulated scenes, without a window: near what the action moves, and of everything with the way gone."""
+"""Pictures of simulated scenes, without a window: near what the action moves, and of everything with the way gone.
+
+Drawing is best done in a process of its own, which a graphics driver may end: `draw_strip` is for that.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import io
 import itertools
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
+import PIL.Image
 
-from dagger_ros.contract import DaggerError
-from dagger_ros.sim.mujoco_plant import MujocoPlant
+from dagger_ros.contract import DaggerError, load_contract
+from dagger_ros.sim.mujoco_plant import MujocoPlant, load_plant
 from dagger_ros.sim.plant import Vector
 
-__all__ = ["Film", "Picture"]
+__all__ = ["Film", "Picture", "draw_strip"]
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 """(height, width, 3) RGB."""
@@ -32,7 +39,8 @@ _MOST_PARTS_WITH_SHADOW = 100
 _NOTHING = np.array([226, 228, 231], np.uint8)
 _WAY_RGBA = np.array([0.95, 0.5, 0.0, 1.0], np.float32)
 _MARK_RGBA = np.array([0.8, 0.0, 0.55, 1.0], np.float32)
-_MOST_WAY = 150
+_MOST_WAY = 100
+_QUALITY = 50  # of WebP, of 100
 
 
 class Film:
@@ -143,6 +151,48 @@ class Film:
         mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_BOX, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
         geom.emission = 0.4
         return geom
+
+
+def draw_strip(
+    contract_path: Path,
+    scenes: np.ndarray[Any, np.dtype[np.float32]],
+    indices: Sequence[int],
+    mark: int | None,
+    *,
+    width: int,
+    height: int,
+) -> tuple[bytes, bytes]:
+    """Draws one rollout; what it needs for that stays for the next one of the same contract.
+
+    Args:
+        contract_path: The contract, beside which its model lies.
+        scenes: (T, S) as `MujocoPlant.scene` gives them.
+        indices: Of the scenes of which there are pictures.
+        mark: See `Film.overview`.
+        width: Of a picture, pixels.
+        height: Of a picture, pixels.
+
+    Returns:
+        WebP of the close-ups side by side, and of the overview.
+
+    Raises:
+        DaggerError: If there is no such plant, or nothing here can draw.
+    """
+    film = _film_of(contract_path, width, height)
+    places = scenes.astype(float)
+    near = np.concatenate([film.close_up(places[i]) for i in indices], axis=1)
+    return _webp(near), _webp(film.overview(places, mark))
+
+
+@functools.lru_cache(maxsize=1)
+def _film_of(contract_path: Path, width: int, height: int) -> Film:
+    return Film(load_plant(load_contract(contract_path), contract_path), width=width, height=height)
+
+
+def _webp(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(picture).save(buffer, "webp", quality=_QUALITY, method=2)
+    return buffer.getvalue()
 
 
 def _direction(axes: np.ndarray[Any, Any]) -> tuple[float, float]:

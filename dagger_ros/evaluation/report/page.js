@@ -282,9 +282,14 @@
     show(rollout.cause && rollout.cause.onset >= 0 ? rollout.cause.onset : rollout.ticks);
   }
 
-  function openFromAddress() {
+  function rolloutInAddress() {
     const id = decodeURIComponent(location.hash.slice(1));
-    if (Object.hasOwn(page.rollouts, id)) open(id); else if (dialog.open) dialog.close();
+    return Object.hasOwn(page.rollouts, id) ? id : null;
+  }
+
+  function openFromAddress() {
+    const id = rolloutInAddress();
+    if (id !== null) open(id); else if (dialog.open) dialog.close();
   }
 
   function beside(step) {
@@ -301,9 +306,9 @@
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => {
     stop();
-    const cell = byId(shown.id);
+    if (rolloutInAddress() !== shown.id) return; // another one is about to open
     history.replaceState(null, "", location.pathname + location.search);
-    cell.focus();
+    byId(shown.id).focus();
   });
   window.addEventListener("hashchange", openFromAddress);
   window.addEventListener("resize", () => { if (dialog.open) { makePlots(); show(Number(slider.value)); } });

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import io
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 
 from dagger_ros.contract import DaggerError, load_contract
 from dagger_ros.evaluation.panel import RolloutResult
@@ -21,7 +18,7 @@ from dagger_ros.evaluation.report.record import Judged, Record
 from dagger_ros.evaluation.runner import trace_path
 from dagger_ros.evaluation.trace import Trace
 from dagger_ros.sim import load_plant
-from dagger_ros.sim.film import Film, Picture
+from dagger_ros.sim.film import draw_strip
 
 __all__ = ["HEIGHT", "MOST_PICTURES", "WIDTH", "Shot", "Strip", "draw", "plan"]
 
@@ -32,7 +29,6 @@ _LONG, _SHORT = 24, 5
 _LONG_OF_FIRST = 8
 # Of all strips together: about 6 MB, and 20 s on two cores that draw in software.
 MOST_PICTURES = 2500
-_QUALITY = 50
 
 
 @dataclass(frozen=True)
@@ -112,10 +108,16 @@ def draw(
         # What cannot be drawn is said once, and before any process is started.
         load_plant(load_contract(contract_path), contract_path)
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = {pool.submit(_draw_one, contract_path, shot): shot for shot in shots}
+            futures = {}
+            for shot in shots:
+                scenes = Trace.read(shot.trace).scene
+                ticks, mark = _ticks(shot, len(scenes) - 1)
+                job = pool.submit(draw_strip, contract_path, scenes, ticks, mark, width=WIDTH, height=HEIGHT)
+                futures[job] = shot.trace, ticks
             try:
                 for future in as_completed(futures):
-                    strips[futures[future].trace] = future.result()
+                    trace, ticks = futures[future]
+                    strips[trace] = Strip(ticks, *future.result())
                     on_shot()
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -126,27 +128,13 @@ def draw(
     return strips, ""
 
 
-def _draw_one(contract_path: Path, shot: Shot) -> Strip:
-    scenes = Trace.read(shot.trace).scene.astype(float)
-    film = _film_of(contract_path)
-    last = len(scenes) - 1
-    ticks = np.linspace(0, last, min(shot.count, len(scenes))).round().astype(int)
-    marked = 0 <= shot.onset <= last
-    if marked:
-        ticks[np.abs(ticks - shot.onset).argmin()] = shot.onset
-    near = np.concatenate([film.close_up(scenes[i]) for i in ticks], axis=1)
-    return Strip(tuple(ticks.tolist()), _webp(near), _webp(film.overview(scenes, mark=shot.onset if marked else None)))
-
-
-@functools.lru_cache(maxsize=1)
-def _film_of(contract_path: Path) -> Film:
-    return Film(load_plant(load_contract(contract_path), contract_path), width=WIDTH, height=HEIGHT)
-
-
-def _webp(picture: Picture) -> bytes:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(picture).save(buffer, "webp", quality=_QUALITY, method=2)
-    return buffer.getvalue()
+def _ticks(shot: Shot, last: int) -> tuple[tuple[int, ...], int | None]:
+    """Of which ticks there are pictures, evenly and with the onset; and the onset, if there is one."""
+    ticks = np.linspace(0, last, min(shot.count, last + 1)).round().astype(int)
+    if not 0 <= shot.onset <= last:
+        return tuple(ticks.tolist()), None
+    ticks[np.abs(ticks - shot.onset).argmin()] = shot.onset
+    return tuple(ticks.tolist()), shot.onset
 
 
 def _failed(result: RolloutResult) -> bool:

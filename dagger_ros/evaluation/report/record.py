@@ -209,4 +209,4 @@ def _read_rounds(out: Path, contract: Contract) -> tuple[tuple[RoundView, ...], 
         folders = round_folders(out)
         return tuple(inspect_rounds(folders, contract)), tuple(manifest_sha256(f) for f in folders), ""
     except DaggerError as error:
-        return (), (), str(error)
+        return (), (), str(error).replace(str(out), "RUN")  # the report says the same wherever the run lies
