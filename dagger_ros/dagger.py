@@ -242,6 +242,11 @@ def run(
         raise DaggerError(f"panels: expected at least one, each name once; got {', '.join(p.name for p in panels)}")
     for panel in panels:
         panel.check(contract)
+    if config.patience and len(panels[0].rollouts) < FEWEST_PAIRS:
+        raise DaggerError(
+            f"panel {panels[0].name}: expected at least {FEWEST_PAIRS} rollouts to tell whether a policy is better, got "
+            f"{len(panels[0].rollouts)}; take a larger panel, or --patience 0 for as many rounds as asked for"
+        )
     _prepare(out, contract_path, contract, config, panels, resume=resume)
     maximize = contract.task.metric.goal is Goal.MAXIMIZE
     results: list[RoundResult] = []

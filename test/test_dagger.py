@@ -56,7 +56,15 @@ class Notes:
 def small_run(
     out: Path, task: str = "peg", *, resume: bool = False, panels: Sequence[Panel] = (PANEL, ASSISTED), **config: Any
 ) -> tuple[dict[str, Any], Notes]:
-    settings = {"rule": RULES[task], "rounds": 1, "seed": 0, "demonstrations": 1, "episodes": 1, "training": QUICK}
+    settings = {
+        "rule": RULES[task],
+        "rounds": 1,
+        "seed": 0,
+        "patience": 0,
+        "demonstrations": 1,
+        "episodes": 1,
+        "training": QUICK,
+    }
     notes = Notes()
     result = run(
         RunConfig(**(settings | config)),
@@ -318,6 +326,10 @@ def test_folder_without_a_run_is_not_verified(copy: Path) -> None:
         ({"seed": -1}, "seed: expected"),
         ({"episodes": 5000}, "episodes: expected at most 1000"),
         ({"max_labels": 0}, "max_labels: expected"),
+        (
+            {"patience": 2},
+            "expected at least 6 rollouts to tell whether a policy is better, got 3; take a larger panel",
+        ),
         ({"patience": -1}, "patience: expected a whole number >= 0, got -1"),
         ({"panels": ()}, "panels: expected at least one, each name once; got"),
         ({"panels": (PANEL, PANEL)}, "panels: expected at least one, each name once; got small, small"),
