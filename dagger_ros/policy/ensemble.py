@@ -9,9 +9,9 @@ import numpy as np
 
 from dagger_ros.contract import Scores
 from dagger_ros.policy.chunks import ChunkMemory
-from dagger_ros.policy.mlp import Array, Mlp
+from dagger_ros.policy.mlp import Array, Mlp, aligned
 
-__all__ = ["MlpEnsemble", "nearest_distance"]
+__all__ = ["MlpEnsemble"]
 
 
 class MlpEnsemble:
@@ -35,24 +35,29 @@ class MlpEnsemble:
     """
 
     def __init__(self, tensors: Mapping[str, Array], memory: ChunkMemory | None = None) -> None:
-        scale, mean = tensors["input_scale"].astype(np.float64), tensors["input_mean"].astype(np.float64)
-        half_range, middle = tensors["output_scale"].astype(np.float64), tensors["output_mean"].astype(np.float64)
-        self._half_range, self._mean, self._scale = half_range, mean, scale
-        self._lower, self._upper = middle - half_range, middle + half_range
-        self._actor = Mlp(tensors, "", mean=mean, scale=scale, output_mean=middle, output_scale=half_range)
-        self.observation_size, self.action_size = self._actor.inputs, len(middle)
-        self.horizon, self._memory = self._actor.outputs // self.action_size, memory
-        self._deviation = self._risk = None
+        mean, scale = tensors["input_mean"].astype(np.float64), tensors["input_scale"].astype(np.float64)
+        middle, half = tensors["output_mean"].astype(np.float64), tensors["output_scale"].astype(np.float64)
+        self._middle, self._half = middle, half
+        self._lower, self._upper = middle - half, middle + half
+        self._actor = Mlp(tensors, "", mean=mean, scale=scale)
+        members, size = self._actor.members, len(middle)
+        self.observation_size, self.action_size = self._actor.inputs, size
+        self.horizon, self._memory = self._actor.outputs // size, memory
+        self._shares = np.full(members, 1.0 / members, np.float32)
+        self._mean = np.zeros(self._actor.outputs, np.float32)
+        self._first_mean = self._mean[:size]
+        self._chunk = np.zeros((self.horizon, size))
+        self._apart = np.zeros((members, size), np.float32)
+        self._apart_flat = self._apart.reshape(-1)
+        self._bounded = np.zeros(size)
+        self._deviation = self._risk = self._novelty = None
         if "deviation.layer0.weight" in tensors:
             self._deviation = Mlp(tensors, "deviation.", mean=mean, scale=scale)
         if "risk.layer0.weight" in tensors:
-            both = np.concatenate([mean, middle]), np.concatenate([scale, half_range])
+            both = np.concatenate([mean, middle]), np.concatenate([scale, half])
             self._risk = Mlp(tensors, "risk.", mean=both[0], scale=both[1])
-        self._reference = tensors.get("novelty.reference")
-        if self._reference is not None:
-            self._reference = np.ascontiguousarray(self._reference, np.float32)
-            self._norms = (self._reference**2).sum(axis=1)
-            self._unit = tensors["novelty.unit"].item()
+        if "novelty.reference" in tensors:
+            self._novelty = _Novelty(tensors, mean, scale)
 
     def start_episode(self) -> None:
         """Forgets the chunks of the last one."""
@@ -71,37 +76,58 @@ class MlpEnsemble:
             Doubt about the first action of the newest chunk, and what of novelty, deviation and risk was fitted.
         """
         chunks = self._actor(observation)
-        actions = chunks[:, : self.action_size]
+        self._shares.dot(chunks, self._mean)
         if self._memory is None:
-            out[:] = actions.mean(axis=0)
+            np.multiply(self._first_mean, self._half, out=out)
+            np.add(out, self._middle, out=out)
         else:
-            self._memory.propose(chunks.mean(axis=0).reshape(self.horizon, self.action_size), stamp_ns, out)
+            np.multiply(self._mean.reshape(self._chunk.shape), self._half, out=self._chunk)
+            np.add(self._chunk, self._middle, out=self._chunk)
+            self._memory.propose(self._chunk, stamp_ns, out)
         doubt = 0.0
-        if len(actions) > 1:
-            spread = actions.std(axis=0) / self._half_range
-            doubt = math.sqrt(float(spread @ spread) / len(spread))
-        novelty = deviation = risk = np.nan
-        if self._reference is not None:
-            place = ((observation - self._mean) / self._scale).astype(np.float32)
-            novelty = nearest_distance(self._reference, self._norms, place) / self._unit
+        if len(chunks) > 1:
+            np.subtract(chunks[:, : self.action_size], self._first_mean, out=self._apart)
+            doubt = math.sqrt(float(self._apart_flat.dot(self._apart_flat)) / self._apart_flat.size)
+        novelty = deviation = risk = math.nan
+        if self._novelty is not None:
+            novelty = self._novelty(observation)
         if self._deviation is not None:
-            deviation = _sigmoid(float(self._deviation(observation)[0, 0]))
+            deviation = _sigmoid(self._deviation(observation)[0, 0].item())
         if self._risk is not None:
-            action = np.minimum(np.maximum(out, self._lower), self._upper)
-            risk = 1.0 - _sigmoid(float(self._risk(observation, action).min()))
+            np.maximum(out, self._lower, out=self._bounded)
+            np.minimum(self._bounded, self._upper, out=self._bounded)
+            risk = 1.0 - _sigmoid(self._risk(observation, self._bounded).min().item())
         return Scores(doubt, novelty, deviation, risk)
 
 
-def nearest_distance(reference: Array, norms: Array, place: Array) -> float:
-    """Distance of a place to the nearest of a reference.
+class _Novelty:
+    """How far an observation is from the nearest one that was trained on.
 
     Args:
-        reference: (K, O) float32.
-        norms: (K,) squared length of each.
-        place: (O,) float32.
+        tensors: `novelty.reference` (K, O), normalised, and `novelty.unit` (1,).
+        mean: (O,) is subtracted from an observation.
+        scale: (O,) which is divided by it then.
     """
-    squared = (norms - 2.0 * (reference @ place)).min() + place @ place
-    return math.sqrt(squared) if squared > 0 else 0.0 if squared <= 0 else math.nan
+
+    def __init__(self, tensors: Mapping[str, Array], mean: Array, scale: Array) -> None:
+        reference = tensors["novelty.reference"].astype(np.float32)
+        self._mean, self._scale, self._unit = mean, scale, tensors["novelty.unit"].item()
+        self._norms = (reference**2).sum(axis=1)
+        self._twice = aligned(-2.0 * reference)
+        self._distance = np.zeros_like(self._norms)
+        self._moved, self._place = np.zeros(len(mean)), np.zeros(len(mean), np.float32)
+
+    def __call__(self, observation: Array) -> float:
+        """In units of the data, for (O,) float64; NaN if a value is not finite."""
+        np.subtract(observation, self._mean, out=self._moved)
+        np.divide(self._moved, self._scale, out=self._moved)
+        self._place[:] = self._moved
+        # |a - b|^2 = |a|^2 - 2 a b + |b|^2, for all of the reference in one product.
+        self._twice.dot(self._place, self._distance)
+        np.add(self._distance, self._norms, out=self._distance)
+        nearest = self._distance[self._distance.argmin()].item()  # the first that is not a number, if there is one
+        squared = nearest + self._place.dot(self._place).item()
+        return math.sqrt(squared) / self._unit if squared > 0 else 0.0 if squared <= 0 else math.nan
 
 
 def _sigmoid(logit: float) -> float:
