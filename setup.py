@@ -42,7 +42,7 @@ REQUIRES = [
 ]
 
 # Policies from outside (ONNX), and learners from outside (Gymnasium).
-OUTSIDE_REQUIRES = ["gymnasium>=0.29", "onnxruntime>=1.16"]
+OUTSIDE_REQUIRES = ["gymnasium>=0.29", "onnxruntime>=1.23"]
 
 TEST_REQUIRES = [
     *OUTSIDE_REQUIRES,

@@ -46,6 +46,7 @@ _TORCHSCRIPT, _EXPORTED = (".pt", ".ts"), ".pt2"
 # Those of Stable-Baselines3 whose actions are numbers.
 _ALGORITHMS = ("A2C", "DDPG", "PPO", "SAC", "TD3")
 _LONGEST_NAME = 32  # of the row's field
+_ONNXRUNTIME = (1, 23)  # 1.20 looks for weights in the working folder, whatever it is told
 
 
 def load_policy(source: str | Path, contract: Contract, *, run_code: bool = True) -> tuple[Checkpoint, Policy]:
@@ -193,7 +194,11 @@ def _onnx(path: Path, content: bytes, layout: RowLayout) -> _Function:
         import onnxruntime
     except ImportError as error:
         raise _missing(path, "onnxruntime") from error
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < _ONNXRUNTIME:
+        raise _missing(path, f"onnxruntime {_ONNXRUNTIME[0]}.{_ONNXRUNTIME[1]} or newer")
     options = onnxruntime.SessionOptions()
+    # Weights in other files are not covered by the hash; no file is found in this folder.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is wrong is raised
     try:

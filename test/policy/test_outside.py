@@ -43,6 +43,7 @@ def onnx_file(
     more_outputs: bool = False,
     metadata: dict[str, str] | None = None,
     first: str = "Identity",
+    outside: bool = False,
 ) -> Path:
     """A linear model, after an operation on its inputs."""
     onnx = pytest.importorskip("onnx", reason="needs the optional package onnx")
@@ -72,7 +73,7 @@ def onnx_file(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, metadata or {})
-    onnx.save(model, path)
+    onnx.save(model, path, save_as_external_data=outside, location="weights", size_threshold=0)
     return path
 
 
@@ -142,6 +143,25 @@ def test_files_that_are_no_models_are_refused_in_words(peg: Contract, tmp_path: 
         load_policy(tmp_path / "text.onnx", peg)
     with pytest.raises(DaggerError, match=r"none.onnx: expected the file of a policy here; No such file"):
         load_policy(tmp_path / "none.onnx", peg)
+
+
+def test_weights_outside_of_the_file_are_refused_since_no_hash_covers_them(
+    peg: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = onnx_file(Path("m.onnx"), outside=True)
+    assert Path("weights").is_file()
+    with pytest.raises(DaggerError, match=r"m.onnx: expected an ONNX model with its weights in the same file"):
+        load_policy(path, peg)
+
+
+def test_onnxruntime_that_takes_weights_from_elsewhere_is_refused(
+    peg: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = onnx_file(tmp_path / "m.onnx")
+    monkeypatch.setattr("onnxruntime.__version__", "1.22.1")
+    with pytest.raises(DaggerError, match=r"expected the package onnxruntime 1.23 or newer"):
+        load_policy(path, peg)
 
 
 @pytest.mark.parametrize(("source", "package"), [("m.onnx", "onnxruntime"), ("sb3:PPO:m.zip", "stable-baselines3")])
