@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from dagger_ros.contract import Contract, RowLayout, load_contract
 from dagger_ros.policy import Checkpoint, save_checkpoint
@@ -92,6 +93,26 @@ def by_joint_position(content: dict[str, Any], **limits: float) -> None:
             for i in range(6)
         ],
     }
+
+
+def with_cameras(source: Path, path: Path, *, type_: str = "Image", **sizes: tuple[int, int]) -> Path:
+    """Writes a contract to `path` that has cameras too, of a width and a height each, and its model beside `source`."""
+    content = yaml.safe_load(source.read_text())
+    content["cameras"] = {
+        name: {
+            "topic": f"{name}/image",
+            "type": f"sensor_msgs/msg/{type_}",
+            "width": width,
+            "height": height,
+            "frame": name,
+            "rate_hz": content["timing"]["control_rate_hz"],
+            "max_age_s": 3.0,  # as long as a busy machine may take
+        }
+        for name, (width, height) in sizes.items()
+    }
+    content["simulation"]["model"] = str((source.parent / content["simulation"]["model"]).resolve())
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
 
 
 def limits_for(rule: str) -> dict[str, Any]:

@@ -6,11 +6,8 @@ Drawing is best done in a process of its own, which a graphics driver may end: `
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 import itertools
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,22 +16,16 @@ import mujoco
 import numpy as np
 import PIL.Image
 
-from dagger_ros.contract import DaggerError, load_contract
+from dagger_ros.contract import load_contract
 from dagger_ros.sim.mujoco_plant import MujocoPlant, load_plant
+from dagger_ros.sim.offscreen import Offscreen, Picture
 from dagger_ros.sim.plant import Vector
 
 __all__ = ["Film", "Picture", "draw_strip"]
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
-"""(height, width, 3) RGB."""
-
 _CAMERA = "overview"
 # Distance of the camera in a close-up, in radii of the largest part of the moved body: its surroundings are seen too.
 _CLOSE = 9.0
-# A software renderer spends most of its time on shadows of 4096 x 4096 and on smooth edges; neither is missed in small
-# pictures. Below 1024 shadows get spots.
-_SHADOW_PX = 1024
-_MOST_PARTS_WITH_SHADOW = 100
 # Pixels without anything, which MuJoCo leaves black: paper, so that a printed page is not mostly ink.
 _NOTHING = np.array([226, 228, 231], np.uint8)
 _WAY_RGBA = np.array([0.95, 0.5, 0.0, 1.0], np.float32)
@@ -58,16 +49,9 @@ class Film:
     def __init__(self, plant: MujocoPlant, *, width: int, height: int) -> None:
         self._plant = plant
         model = plant.model
-        self._context, self.renderer = _make_context(width, height)
-        model.vis.quality.shadowsize, model.vis.quality.offsamples = _SHADOW_PX, 0
-        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 4 * _MOST_WAY)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = model.ngeom <= _MOST_PARTS_WITH_SHADOW
-        self._option = mujoco.MjvOption()
-        self._device = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._device)
-        self._rectangle = mujoco.MjrRect(0, 0, width, height)
-        self._pixels = np.zeros((height, width, 3), np.uint8)
+        self._canvas = Offscreen(model, width=width, height=height)
+        self.renderer = self._canvas.renderer
+        self._shape = (height, width, 3)
         self._whole = mujoco.MjvCamera()
         named = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, _CAMERA)
         if named >= 0:
@@ -112,8 +96,7 @@ class Film:
 
     def close(self) -> None:
         """Gives back what the graphics device holds."""
-        self._device.free()
-        self._context.free()
+        self._canvas.close()
 
     def __enter__(self) -> Film:
         return self
@@ -130,27 +113,18 @@ class Film:
         return self._place()
 
     def _draw(self, camera: Any, way: Sequence[Vector], marked: Vector | None) -> Picture:
-        every = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(self._plant.model, self._plant.data, self._option, None, camera, every, self._scene)
+        scene = self._canvas.see(self._plant.data, camera)
         width = 0.004 * self._plant.model.stat.extent
         for start, end in itertools.pairwise(way):
-            geom = self._new_geom(_WAY_RGBA)
+            geom = _new_geom(scene, _WAY_RGBA)
             mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, width, start, end)
         if marked is not None:
-            cube = self._new_geom(_MARK_RGBA)
+            cube = _new_geom(scene, _MARK_RGBA)
             cube.type, cube.pos[:], cube.size[:] = mujoco.mjtGeom.mjGEOM_BOX, marked, 3 * width
-        mujoco.mjr_render(self._rectangle, self._scene, self._device)
-        mujoco.mjr_readPixels(self._pixels, None, self._rectangle, self._device)
-        picture: Picture = self._pixels[::-1].copy()
+        picture = np.empty(self._shape, np.uint8)
+        self._canvas.draw(picture)
         picture[(picture == 0).all(axis=2)] = _NOTHING
         return picture
-
-    def _new_geom(self, rgba: np.ndarray[Any, Any]) -> Any:
-        geom = self._scene.geoms[self._scene.ngeom]
-        self._scene.ngeom += 1
-        mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_BOX, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
-        geom.emission = 0.4
-        return geom
 
 
 def draw_strip(
@@ -189,6 +163,14 @@ def _film_of(contract_path: Path, width: int, height: int) -> Film:
     return Film(load_plant(load_contract(contract_path), contract_path), width=width, height=height)
 
 
+def _new_geom(scene: Any, rgba: np.ndarray[Any, Any]) -> Any:
+    geom = scene.geoms[scene.ngeom]
+    scene.ngeom += 1
+    mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_BOX, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
+    geom.emission = 0.4
+    return geom
+
+
 def _webp(picture: Picture) -> bytes:
     buffer = io.BytesIO()
     PIL.Image.fromarray(picture).save(buffer, "webp", quality=_QUALITY, method=2)
@@ -201,24 +183,3 @@ def _direction(axes: np.ndarray[Any, Any]) -> tuple[float, float]:
     # Of a camera that looks straight down only its up says where north is.
     azimuth = np.degrees(np.arctan2(*(forward[:2] + up[:2])[::-1]))
     return float(azimuth), float(np.degrees(np.arcsin(np.clip(forward[2], -1, 1))))
-
-
-def _make_context(width: int, height: int) -> tuple[Any, str]:
-    """An OpenGL context that is current, and its kind: EGL, or OSMesa, or a hidden window; MUJOCO_GL names another."""
-    wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
-    kinds = ["egl", "osmesa"] if sys.platform == "linux" else []
-    if sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ:
-        kinds.append("glfw")
-    said = []
-    for kind in [wanted] if wanted else kinds:
-        try:
-            context = importlib.import_module(f"mujoco.{kind}").GLContext(width, height)
-            context.make_current()
-        except Exception as error:  # whatever a driver or its binding raises, this way is closed
-            said.append(f"{kind}: {error}")
-            continue
-        return context, kind
-    raise DaggerError(
-        "pictures: expected a way to draw without a window (EGL, as of Debian's libegl1 and libgl1-mesa-dri, or "
-        f"OSMesa); {'; '.join(said) or 'there is none'}"
-    )

@@ -25,7 +25,7 @@ def element(model: Any, kind: str, name: str, *, path: Path, wanted_by: str) -> 
 
     Args:
         model: MjModel.
-        kind: As in `joint`, `site`, `body`, `actuator`, `sensor`.
+        kind: As in `joint`, `site`, `body`, `actuator`, `sensor`, `camera`.
         name: Its name.
         path: The MJCF file, for the message.
         wanted_by: Key of the contract that names it, for the message.
@@ -36,7 +36,8 @@ def element(model: Any, kind: str, name: str, *, path: Path, wanted_by: str) -> 
     object_type = getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}")
     number = mujoco.mj_name2id(model, object_type, name)
     if number < 0:
-        count = getattr(model, {"joint": "njnt", "body": "nbody", "actuator": "nu"}.get(kind, f"n{kind}"))
+        counts = {"joint": "njnt", "body": "nbody", "actuator": "nu", "camera": "ncam"}
+        count = getattr(model, counts.get(kind, f"n{kind}"))
         names = [mujoco.mj_id2name(model, object_type, i) for i in range(count)]
         raise DaggerError(
             f"{path}: expected a {kind} named '{name}' ({wanted_by}); the model has {', '.join(filter(None, names))}"
