@@ -20,7 +20,7 @@ pytest.importorskip("mujoco")
 from dagger_ros.evaluation import write_report
 from dagger_ros.evaluation.report import pictures, read_result, words
 from dagger_ros.evaluation.report.record import read_record
-from dagger_ros.evaluation.report.traces import channels_of, compact_trace
+from dagger_ros.evaluation.report.traces import channels_of, compact_trace, most_points
 from dagger_ros.sim import load_plant
 from dagger_ros.sim.film import Film
 from dagger_ros.sim.tasks.peg import PegExpert
@@ -229,6 +229,10 @@ def test_long_trace_is_thinned_and_unknown_values_stay_unknown(rollouts: Rollout
     assert "novelty" not in names
     steps = np.frombuffer(base64.b64decode(trace["values"]), "<u2").reshape(-1, 200)[names.index("doubt")]
     assert (steps == 65535).sum() == len(range(0, 250, 3))
+
+
+def test_curves_get_fewer_points_where_many_rollouts_share_the_page() -> None:
+    assert [most_points(n) for n in (1, 600, 1200, 100_000)] == [200, 200, 100, 40]
 
 
 @pytest.mark.parametrize(

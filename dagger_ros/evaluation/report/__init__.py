@@ -72,9 +72,8 @@ def write_report(
 def _note(record: Record, strips: Mapping[Path, Strip], problem: str) -> str:
     if problem:
         return f"There are no pictures, only traces. {problem}"
-    count = sum(len(j.result.rollouts) for sheet in record.every_sheet for j in sheet.judged)
     return (
-        f"{len(strips)} of {plural(count, 'rollout')} have pictures: first what the recommended policy and the first "
+        f"{len(strips)} of {plural(record.rollouts, 'rollout')} have pictures: first what the recommended policy and the first "
         "one failed at, to be played; then a few of every other rollout of the panel that chose; then failures and "
         "takeovers on the other panels. Every rollout has its trace."
     )

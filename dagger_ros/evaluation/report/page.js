@@ -313,6 +313,12 @@
   window.addEventListener("hashchange", openFromAddress);
   window.addEventListener("resize", () => { if (dialog.open) { makePlots(); show(Number(slider.value)); } });
 
+  // ---- on paper nothing can be opened
+
+  const closed = [...document.querySelectorAll("details:not([open])")];
+  window.addEventListener("beforeprint", () => closed.forEach((part) => { part.open = true; }));
+  window.addEventListener("afterprint", () => closed.forEach((part) => { part.open = false; }));
+
   // ---- arrow keys in a panel: one cell of each is reached with Tab
 
   for (const panel of document.querySelectorAll(".panel")) {

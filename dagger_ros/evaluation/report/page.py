@@ -1,9 +1,7 @@
-"""What stands on the page: sections as data for the template, and the script's data as JSON."""
+"""What stands on the page: each section as data for the template."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
@@ -15,20 +13,16 @@ import jinja2
 from dagger_ros.contract import Contract, Goal
 from dagger_ros.evaluation.panel import RolloutKey, RolloutResult
 from dagger_ros.evaluation.report import words
+from dagger_ros.evaluation.report.data import cell_id, data_url, script_data
 from dagger_ros.evaluation.report.figures import Point, bars, curve
-from dagger_ros.evaluation.report.pictures import HEIGHT, WIDTH, Strip
+from dagger_ros.evaluation.report.pictures import Strip
 from dagger_ros.evaluation.report.record import Judged, Record, Sheet
-from dagger_ros.evaluation.report.traces import channels_of, compact_trace
 from dagger_ros.evaluation.report.verdict import answers, change
 from dagger_ros.evaluation.runner import trace_path
-from dagger_ros.evaluation.trace import Trace
-from dagger_ros.expert import Expert
-from dagger_ros.sim.tasks import TASKS
-from dagger_ros.supervisor import ABOUT
 
 __all__ = ["make_page"]
 
-# Failures of the recommended policy that are shown without being opened, and so in print.
+# Failures of the recommended policy that are seen without being opened, and so in print.
 _SHOWN_FAILURES = 6
 _PICTURES_OF_A_SHOWN = 6
 
@@ -70,7 +64,7 @@ def make_page(record: Record, strips: Mapping[Path, Strip], pictures_note: str) 
         pictures_note=pictures_note,
         style=style,
         script=script,
-        data=_data(record, strips),
+        data=script_data(record, strips),
         better="larger" if record.contract.task.metric.goal is Goal.MAXIMIZE else "smaller",
     )
 
@@ -158,7 +152,7 @@ def _verdict(before: Mapping[str, Any] | None) -> str:
         return f"\N{BLACK UP-POINTING TRIANGLE} better than {before['policy']}"
     if before["worse"]:
         return f"\N{BLACK DOWN-POINTING TRIANGLE} worse than {before['policy']}"
-    return f"= not told from {before['policy']}"
+    return f"= not told apart from {before['policy']}"
 
 
 def _letters(record: Record) -> dict[str, str]:
@@ -200,28 +194,35 @@ def _undiagnosed(record: Record) -> str:
 
 
 def _shown(record: Record, strips: Mapping[Path, Strip]) -> list[dict[str, Any]]:
-    """Failures of the recommended policy with pictures, to be seen without opening anything."""
-    shown: list[dict[str, Any]] = []
-    for sheet in record.every_sheet:
-        judged = sheet.of(record.recommended)
-        for result in judged.failed:
-            strip = strips.get(trace_path(judged.folder, result.key))
-            if strip is None or len(shown) == _SHOWN_FAILURES:
-                continue
-            cause = (judged.causes or {}).get(result.key)
-            shown.append(
-                {
-                    "id": _id(judged, result.key),
-                    "panel": sheet.panel.name,
-                    "rollout": str(result.key),
-                    "failure": result.failure,
-                    "cause": cause,
-                    "pictures": _chosen(strip, record.contract, cause.onset_tick if cause else -1),
-                    "strip": _data_url(strip.near),
-                    "count": len(strip.ticks),
-                }
-            )
-    return shown
+    """Rollouts that are seen without being opened: one before and after, and what the recommended policy failed at."""
+    decides = record.sheets[0]
+    first, best = decides.judged[0], decides.of(record.recommended)
+    pairs = zip(first.result.rollouts, best.result.rollouts, strict=True)
+    healed = next((r.key for r, now in pairs if now.success and not r.success), None)
+    wanted = [] if healed is None else [(first, healed), (best, healed)]
+    failed = [(j, r.key) for s in record.every_sheet for j in [s.of(record.recommended)] for r in j.failed]
+    drawn = [(j, key) for j, key in failed if trace_path(j.folder, key) in strips]
+    wanted += drawn[:_SHOWN_FAILURES]
+    return [
+        _strip_of(record.contract, judged, key, strip)
+        for judged, key in wanted
+        if (strip := strips.get(trace_path(judged.folder, key))) is not None
+    ]
+
+
+def _strip_of(contract: Contract, judged: Judged, key: RolloutKey, strip: Strip) -> dict[str, Any]:
+    cause = (judged.causes or {}).get(key)
+    result = next(r for r in judged.result.rollouts if r.key == key)
+    return {
+        "id": cell_id(judged, key),
+        "name": f"{judged.policy}, {key} of {judged.result.panel}",
+        "outcome": "success" if result.success else result.failure,
+        "success": result.success,
+        "cause": cause,
+        "pictures": _chosen(strip, contract, cause.onset_tick if cause else -1),
+        "strip": data_url(strip.near),
+        "count": len(strip.ticks),
+    }
 
 
 def _chosen(strip: Strip, contract: Contract, onset: int) -> list[dict[str, Any]]:
@@ -264,11 +265,7 @@ def _cell(judged: Judged, result: RolloutResult, letters: Mapping[str, str]) -> 
         kind, sign, said = "helped", "+", "success with the operator's help"
     else:
         kind, sign, said = "ok", "\N{MIDDLE DOT}", "success"
-    return {"id": _id(judged, result.key), "kind": kind, "sign": sign, "said": f"{result.key}: {said}"}
-
-
-def _id(judged: Judged, key: RolloutKey) -> str:
-    return f"{judged.result.panel}/{judged.policy}/{key}"
+    return {"id": cell_id(judged, result.key), "kind": kind, "sign": sign, "said": f"{result.key}: {said}"}
 
 
 def _provenance(record: Record) -> list[tuple[str, str, str]]:
@@ -285,66 +282,3 @@ def _provenance(record: Record) -> list[tuple[str, str, str]]:
         where = f"policies/{judged.policy}/weights.safetensors"
         rows.append((f"policy {judged.policy}", where, judged.result.policy_sha256))
     return rows
-
-
-def _data(record: Record, strips: Mapping[Path, Strip]) -> str:
-    """What the script opens, as JSON that ends no script element."""
-    contract = record.contract
-    expert = _expert(contract)
-    films: list[dict[str, Any]] = []
-    known: dict[Strip, int] = {}
-    rollouts: dict[str, Any] = {}
-    for sheet in record.every_sheet:
-        for judged in sheet.judged:
-            for result in judged.result.rollouts:
-                path = trace_path(judged.folder, result.key)
-                strip = strips.get(path)
-                if strip is not None and strip not in known:
-                    known[strip] = len(films)
-                    near, whole = _data_url(strip.near), _data_url(strip.whole)
-                    films.append({"ticks": strip.ticks, "near": near, "whole": whole})
-                rollouts[_id(judged, result.key)] = {
-                    "panel": sheet.panel.name,
-                    "policy": judged.policy,
-                    "rollout": str(result.key),
-                    "success": result.success,
-                    "failure": result.failure,
-                    "metric": result.metric,
-                    "ticks": result.ticks,
-                    "driven": result.driven,
-                    "clamped": result.clamped,
-                    "takeovers": result.takeovers,
-                    "cause": _cause(judged, result.key),
-                    "film": known[strip] if strip is not None else -1,
-                    "trace": compact_trace(contract, Trace.read(path).rows, expert),
-                }
-    content = {
-        "period_s": contract.timing.period_ns * 1e-9,
-        "metric": [contract.task.metric.name, contract.task.metric.unit],
-        "bounds": {f"action {d.name}": [d.lower, d.upper] for d in contract.action.dimensions_},
-        "channels": channels_of(contract, progress=expert is not None),
-        "reasons": {str(reason.name): about.words for reason, about in ABOUT.items()},
-        "failures": contract.task.failure_labels,
-        "picture": [WIDTH, HEIGHT],
-        "films": films,
-        "rollouts": rollouts,
-    }
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _cause(judged: Judged, key: RolloutKey) -> dict[str, Any] | None:
-    cause = (judged.causes or {}).get(key)
-    if cause is None:
-        return None
-    return {"cause": cause.cause, "onset": cause.onset_tick, "evidence": cause.evidence, "reruns": cause.reruns}
-
-
-def _expert(contract: Contract) -> Expert | None:
-    """Who says how far the task is: the scripted expert of a simulated task."""
-    if contract.simulation is None or contract.simulation.task not in TASKS:
-        return None
-    return TASKS[contract.simulation.task](contract).expert
-
-
-def _data_url(webp: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"

@@ -24,7 +24,7 @@ __all__ = ["HEIGHT", "MOST_PICTURES", "WIDTH", "Shot", "Strip", "draw", "plan"]
 
 WIDTH, HEIGHT = 240, 180  # pixels of one picture
 # A strip of a rollout that matters, so that it can be played, and of any other.
-_LONG, _SHORT = 24, 5
+_LONG, _SHORT = 24, 4
 # Failures of the first policy that are long; it is there to compare with.
 _LONG_OF_FIRST = 8
 # Of all strips together: about 6 MB, and 20 s on two cores that draw in software.

@@ -105,6 +105,11 @@ class Record:
         return name
 
     @property
+    def rollouts(self) -> int:
+        """How many there are, of all policies on all panels."""
+        return sum(len(j.result.rollouts) for sheet in self.every_sheet for j in sheet.judged)
+
+    @property
     def every_sheet(self) -> tuple[Sheet, ...]:
         """All panels, the final one last."""
         return self.sheets if self.final is None else (*self.sheets, self.final)

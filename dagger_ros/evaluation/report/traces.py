@@ -12,10 +12,11 @@ from dagger_ros.contract import Contract, Mode, RowLayout
 from dagger_ros.expert import Expert
 from dagger_ros.supervisor import Reason
 
-__all__ = ["channels_of", "compact_trace"]
+__all__ = ["channels_of", "compact_trace", "most_points"]
 
-# Points of a curve: about as many as a phone has pixels for.
-_MOST_POINTS = 200
+# Points of a curve: about as many as a phone has pixels for; fewer where more than so many rollouts share the page.
+_MOST_POINTS, _FEWEST_POINTS = 200, 40
+_MANY_ROLLOUTS = 600
 _LARGEST = 65534
 _UNKNOWN = 65535
 
@@ -44,20 +45,28 @@ def channels_of(contract: Contract, *, progress: bool) -> list[dict[str, Any]]:
     return channels
 
 
-def compact_trace(contract: Contract, rows: np.ndarray[Any, np.dtype[Any]], expert: Expert | None) -> dict[str, Any]:
+def most_points(rollouts: int) -> int:
+    """Of a curve, where so many rollouts share a page."""
+    return max(_FEWEST_POINTS, min(_MOST_POINTS, _MOST_POINTS * _MANY_ROLLOUTS // max(1, rollouts)))
+
+
+def compact_trace(
+    contract: Contract, rows: np.ndarray[Any, np.dtype[Any]], expert: Expert | None, *, points: int = _MOST_POINTS
+) -> dict[str, Any]:
     """One trace.
 
     Args:
         contract: Of the trace.
         rows: (T,) decided rows.
         expert: Says how far the task is; None: nobody does.
+        points: At most so many of each curve.
 
     Returns:
         `stride`: every how manieth tick is there; `points`: how many; `modes` and `reasons`: spans `[what, first tick,
         tick after the last]`; `channels`: indices into `channels_of`, `ranges`: lowest and highest value of each, and
         `values`: them as base64 of little-endian uint16, channel by channel, 65535 for unknown.
     """
-    stride = -(-len(rows) // _MOST_POINTS)
+    stride = -(-len(rows) // points)
     drawn = rows[::stride]
     layers = [drawn[f"{kind}_action"] for kind in ("executed", "policy", "expert")]
     if expert is not None:
