@@ -1,6 +1,6 @@
 """Reads a checkpoint and gives an action and its scores for each observation, in numpy."""
 
-from dagger_ros.policy.base import Policy
+from dagger_ros.policy.base import Policy, SeeingPolicy
 from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from dagger_ros.policy.chunks import ChunkSettings
 from dagger_ros.policy.ensemble import MlpEnsemble
@@ -11,6 +11,7 @@ __all__ = [
     "ChunkSettings",
     "MlpEnsemble",
     "Policy",
+    "SeeingPolicy",
     "load_checkpoint",
     "load_policy",
     "read_checkpoint",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from dagger_ros.contract import Scores
 from dagger_ros.policy.mlp import Array
 
-__all__ = ["Policy"]
+__all__ = ["Picture", "Policy", "SeeingPolicy"]
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+"""(height, width, 3) RGB."""
 
 
 class Policy(Protocol):
@@ -29,4 +34,25 @@ class Policy(Protocol):
 
         Returns:
             Doubt, and what else is known.
+        """
+
+
+@runtime_checkable
+class SeeingPolicy(Policy, Protocol):
+    """A policy that acts on pictures too.
+
+    Attributes:
+        cameras: Those of the contract that it wants. Without a fresh picture of each it is not asked to act.
+    """
+
+    cameras: tuple[str, ...]
+
+    def see(self, camera: str, picture: Picture, stamp_ns: int) -> None:
+        """Is shown the newest picture of each of its cameras before every `act`.
+
+        Args:
+            camera: Its name in the contract.
+            picture: (height, width, 3) uint8 RGB, of the contract's size. A read-only view of what came, without a
+                copy: to be read until `act` returns, and not to be kept.
+            stamp_ns: When it was taken, ns; may be that of the last call; -1: a blank one, to try the policy.
         """

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from dagger_ros.contract import NEVER_NS, Contract, DaggerError, RowLayout, Scores
-from dagger_ros.policy.base import Policy
+from dagger_ros.policy.base import Picture, Policy
 from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint
 from dagger_ros.policy.mlp import Array
 
@@ -42,6 +42,9 @@ _Function = Callable[[Array], Any]
 _Propose = Callable[[Array, Array, int], Scores]
 """As `Policy.act`."""
 
+_Look = Callable[[str, Picture, int], object]
+"""As `SeeingPolicy.see`."""
+
 _TORCHSCRIPT, _EXPORTED = (".pt", ".ts"), ".pt2"
 # Those of Stable-Baselines3 whose actions are numbers.
 _ALGORITHMS = ("A2C", "DDPG", "PPO", "SAC", "TD3")
@@ -49,7 +52,9 @@ _LONGEST_NAME = 32  # of the row's field
 _ONNXRUNTIME = (1, 23)  # 1.20 looks for weights in the working folder, whatever it is told
 
 
-def load_policy(source: str | Path, contract: Contract, *, run_code: bool = True) -> tuple[Checkpoint, Policy]:
+def load_policy(
+    source: str | Path, contract: Contract, *, run_code: bool = True, pictures: bool = False
+) -> tuple[Checkpoint, Policy]:
     """Loads a policy and checks that it fits a contract.
 
     The scores of one from outside: it is an ensemble of one, whose doubt is 0 by definition, so that no limit on doubt
@@ -60,6 +65,7 @@ def load_policy(source: str | Path, contract: Contract, *, run_code: bool = True
         source: One of `FORMS`.
         contract: What it is to be used under.
         run_code: Sources that may run code are allowed; False where the source comes from somebody else than the user.
+        pictures: Pictures will be shown to a `SeeingPolicy`; False: one is refused.
 
     Returns:
         What it is, and itself. `weights_sha256` of one from outside is the hash of the file, or of the module's source.
@@ -100,6 +106,11 @@ def load_policy(source: str | Path, contract: Contract, *, run_code: bool = True
         )
     if re.fullmatch(r"[\w.]+:\w+", text):
         content, foreign = _made(text, layout)
+        if foreign.cameras and not pictures:
+            raise DaggerError(
+                f"{text}: expected a policy that acts on numbers, since only the policy node shows pictures; "
+                f"it wants those of {', '.join(foreign.cameras)}"
+            )
         return _checked(foreign, rest, content, layout)
     raise DaggerError(f"{text}: expected a policy as {FORMS}")
 
@@ -112,14 +123,22 @@ class _Foreign:
         source: As given.
         start: Called at the start of an episode.
         propose: As `Policy.act`, for observations that are finite.
+        cameras: That it wants pictures of.
+        look: As `SeeingPolicy.see`.
     """
 
     source: str
     start: Callable[[], object]
     propose: _Propose
+    cameras: tuple[str, ...] = ()
+    look: _Look | None = None
 
     def start_episode(self) -> None:
         self._call(self.start)
+
+    def see(self, camera: str, picture: Picture, stamp_ns: int) -> None:
+        if self.look is not None:
+            self._call(self.look, camera, picture, stamp_ns)
 
     def act(self, observation: Array, out: Array, stamp_ns: int) -> Scores:
         if not np.isfinite(observation).all():
@@ -142,6 +161,11 @@ class _Foreign:
 def _checked(policy: _Foreign, name: str, content: bytes, layout: RowLayout) -> tuple[Checkpoint, Policy]:
     """A policy that has answered once, and what it is."""
     policy.start_episode()
+    for name in policy.cameras:
+        camera = layout.contract.cameras[name]
+        blank = np.zeros((camera.height, camera.width, 3), np.uint8)
+        blank.setflags(write=False)
+        policy.see(name, blank, NEVER_NS)
     answer = np.full(layout.action_size, np.nan)
     scores = policy.act(layout.resolution(), answer, NEVER_NS)
     if not np.isfinite(answer).all() or not isinstance(scores, Scores):
@@ -284,10 +308,25 @@ def _made(text: str, layout: RowLayout) -> tuple[bytes, _Foreign]:
             f"{type(error).__name__}: {error}"
         ) from error
     if hasattr(made, "act") and hasattr(made, "start_episode"):
-        return content, _Foreign(text, made.start_episode, made.act)
+        return content, _Foreign(text, made.start_episode, made.act, *_wants(text, made, layout.contract))
     if hasattr(made, "predict"):
         return content, _proposer(text, made.predict, layout)
     raise DaggerError(
-        f"{text}: expected an object with start_episode() and act(observation, out, stamp_ns), or with "
+        f"{text}: expected an object with start_episode() and act(observation, out, stamp_ns) (and, if it wants "
+        "pictures, with cameras and see(camera, picture, stamp_ns)), or with "
         f"predict(observations (1, O) float32) that gives (1, A); got {type(made).__name__}"
     )
+
+
+def _wants(text: str, made: Any, contract: Contract) -> tuple[tuple[str, ...], _Look | None]:
+    """The cameras that a policy wants pictures of, and what takes them."""
+    cameras = tuple(getattr(made, "cameras", ()))
+    unknown = [str(name) for name in cameras if name not in contract.cameras]
+    if unknown:
+        raise DaggerError(
+            f"{text}: expected cameras of contract {contract.name} ({', '.join(contract.cameras) or 'it has none'}), "
+            f"the policy wants {', '.join(unknown)}"
+        )
+    if cameras and not hasattr(made, "see"):
+        raise DaggerError(f"{text}: expected see(camera, picture, stamp_ns) of a policy that has cameras")
+    return cameras, getattr(made, "see", None)

@@ -1,0 +1,56 @@
+"""A policy that acts on pictures, as `seeing:make`, for tests and benchmarks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagger_ros.contract import Contract, Scores
+
+__all__ = ["MADE", "Seeing", "blind", "make", "wants_another"]
+
+MADE: list[Seeing] = []
+"""What `make` gave, the last one last."""
+
+
+class Seeing:
+    """Its action is the mean brightness of what it saw last.
+
+    Args:
+        cameras: That it wants pictures of.
+    """
+
+    def __init__(self, cameras: tuple[str, ...]) -> None:
+        self.cameras = cameras
+        self.pictures: dict[str, tuple[Any, int]] = {}  # views and stamps, as they were shown
+        self.acted = 0
+        MADE.append(self)
+
+    def start_episode(self) -> None:
+        self.pictures.clear()
+
+    def see(self, camera: str, picture: Any, stamp_ns: int) -> None:
+        self.pictures[camera] = (picture, stamp_ns)
+
+    def act(self, observation: Any, out: Any, stamp_ns: int) -> Scores:
+        out[:] = sum(float(picture.mean()) for picture, _ in self.pictures.values()) / 1e4
+        self.acted += 1
+        return Scores(doubt=0.0)
+
+
+def make(contract: Contract) -> Seeing:
+    return Seeing(tuple(contract.cameras))
+
+
+def wants_another(contract: Contract) -> Seeing:
+    return Seeing(("front",))
+
+
+def blind(contract: Contract) -> Any:
+    """Has cameras, and cannot see."""
+
+    class Blind:
+        cameras = tuple(contract.cameras)
+        start_episode = Seeing.start_episode
+        act = Seeing.act
+
+    return Blind()
