@@ -266,6 +266,8 @@ def _fit_problems(contract: Contract) -> Iterator[Problem]:
         period = f"{1 / contract.timing.control_rate_hz:g}"
         yield Problem("task.horizon_s", f"at least the control period of {period} s", f"{contract.task.horizon_s:g}")
     for name, camera in contract.cameras.items():
+        if name in contract.streams:
+            yield Problem(f"cameras.{name}", "a name that no stream has", f"{name} twice")
         if camera.type not in IMAGE_TYPES:
             yield Problem(f"cameras.{name}.type", f"one of {', '.join(IMAGE_TYPES)}", camera.type)
     if all(s.privileged for s in contract.streams.values()):

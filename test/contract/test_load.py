@@ -65,6 +65,12 @@ def test_unknown_message_type_is_refused(content: dict[str, Any]) -> None:
     assert "streams.peg_in_hole.type: expected one of sensor_msgs/msg/JointState" in problems(content)
 
 
+def test_camera_with_the_name_of_a_stream_is_refused(content: dict[str, Any]) -> None:
+    camera = {"topic": "camera", "type": "sensor_msgs/msg/Image", "width": 64, "height": 48}
+    content["cameras"]["tool_position"] = camera | {"frame": "camera", "rate_hz": 20.0, "max_age_s": 0.2}
+    assert "cameras.tool_position: expected a name that no stream has; found tool_position twice" in problems(content)
+
+
 def test_what_does_not_fit_is_reported_beside_what_is_missing(content: dict[str, Any]) -> None:
     content["robot"]["colour"] = "red"
     content["streams"]["tool_position"]["unit"] = "mm"
