@@ -32,6 +32,11 @@ def add_verbs(verbs: Verbs) -> None:
     )
     report.add_argument("--no-pictures", action="store_true", help="traces only, which takes a few seconds")
     report.add_argument(
+        "--videos",
+        action="store_true",
+        help="also videos/*.mp4 beside the file, of what the recommended policy and the first one failed at",
+    )
+    report.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw (default: one for each core)"
     )
     report.set_defaults(run=_report)
@@ -55,6 +60,7 @@ def _report(options: argparse.Namespace) -> None:
             contract_path=_contract_file(options.contract, contract),
             page=page,
             pictures=not options.no_pictures,
+            videos=options.videos,
             workers=options.workers,
             stage=bar,
         )

@@ -8,8 +8,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -26,6 +24,7 @@ from dagger_ros.evaluation.trace import Trace
 from dagger_ros.policy import Checkpoint, Policy, load_policy
 from dagger_ros.sim import MujocoPlant, load_plant, rollout
 from dagger_ros.sim.experts import make_labeller
+from dagger_ros.sim.worker import start_worker
 from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
 
 __all__ = ["ENGINES", "PanelRunner", "check_result", "run_rollout", "trace_path"]
@@ -263,7 +262,7 @@ class _Processes:
     def __init__(self, workers: int) -> None:
         # Not forked: a forked child inherits the locks of torch's and DDS's threads, but not the threads.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
         return self._pool.submit(function, *arguments)
@@ -295,16 +294,3 @@ class _Ray:
 
     def close(self) -> None:
         self._ray.shutdown()
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose runner was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

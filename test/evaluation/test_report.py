@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -17,10 +18,11 @@ from dagger_ros.contract import DaggerError, load_contract
 from evaluation.report_run import COUNT, ONSET, Rollouts, make_run, simulate, write_diagnosis
 
 pytest.importorskip("mujoco")
-from dagger_ros.evaluation import write_report
+from dagger_ros.evaluation import Trace, write_report
 from dagger_ros.evaluation.report import pictures, read_result, words
 from dagger_ros.evaluation.report.record import read_record
 from dagger_ros.evaluation.report.traces import channels_of, compact_trace, most_points
+from dagger_ros.evaluation.report.videos import write_videos
 from dagger_ros.sim import load_plant
 from dagger_ros.sim.film import Film
 from dagger_ros.sim.tasks.peg import PegExpert
@@ -192,6 +194,21 @@ def test_what_failed_with_the_recommended_policy_is_drawn_first(run: Path, monke
     assert len(shots) == len({s.trace for s in shots}) == 2 * COUNT + (COUNT - 1) + 1 + 1
     monkeypatch.setattr(pictures, "MOST_PICTURES", 50)
     assert [s.count for s in pictures.plan(record)] == [24, 24]
+
+
+def test_video_has_a_picture_of_every_tick_and_of_the_end(run: Path, tmp_path: Path) -> None:
+    if reason := draws():
+        pytest.skip(reason)
+    av = pytest.importorskip("av")
+    shot = pictures.plan(read_record(run, CONTRACT, read_result(run)))[0]
+    trace = Trace.read(shot.trace)
+    short = dataclasses.replace(trace, rows=trace.rows[:4], scene=trace.scene[:5])
+    shot.trace.write_bytes(short.to_bytes())
+    (path,) = write_videos([shot], contract_path("peg"), tmp_path / "videos", workers=1, on_video=lambda: None)
+    assert path.name == f"pi_001-nominal-plain-{1_000_000_000 + COUNT - 1}.mp4"
+    with av.open(str(path)) as video:
+        assert video.streams.video[0].average_rate == 20
+        assert sum(1 for _ in video.decode(video=0)) == 5
 
 
 @pytest.mark.parametrize("kind", ["good", "bad", "helped"])

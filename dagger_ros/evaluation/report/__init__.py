@@ -12,6 +12,7 @@ from dagger_ros.contract.files import write_file
 from dagger_ros.evaluation.report.page import make_page
 from dagger_ros.evaluation.report.pictures import Strip, draw, plan
 from dagger_ros.evaluation.report.record import RESULT_SCHEMA, Record, read_record, read_result
+from dagger_ros.evaluation.report.videos import write_videos
 from dagger_ros.evaluation.report.words import plural
 
 __all__ = ["RESULT_SCHEMA", "Stage", "read_result", "write_report"]
@@ -33,6 +34,7 @@ def write_report(
     contract_path: Path | None = None,
     page: Path | None = None,
     pictures: bool = True,
+    videos: bool = False,
     workers: int = 2,
     stage: Stage = _untold,
 ) -> Path:
@@ -46,6 +48,8 @@ def write_report(
             contract.yaml of the run.
         page: The file to write; None: report/index.html of the run.
         pictures: Whether to draw any.
+        videos: Whether to write `videos/*.mp4` beside the page, of what the recommended policy and the first one
+            failed at.
         workers: Processes that draw.
         stage: Told what takes a while.
 
@@ -53,19 +57,24 @@ def write_report(
         The file.
 
     Raises:
-        DaggerError: If what the run left does not belong together. Where nothing can be drawn the report says so.
+        DaggerError: If what the run left does not belong together, or there can be no videos. Where there can be no
+            pictures the report says so.
     """
     record = read_record(out, contract, result)
     strips: dict[Path, Strip] = {}
     note = "Pictures were not asked for."
+    path = page or out / "report" / "index.html"
+    where = contract_path or out / "contract.yaml"
     if pictures:
         shots = plan(record)
-        where = contract_path or out / "contract.yaml"
         with stage("report: pictures", len(shots)) as advance:
             strips, problem = draw(shots, where, workers=workers, on_shot=lambda: advance(1))
         note = _note(record, strips, problem)
-    path = page or out / "report" / "index.html"
     write_file(path, make_page(record, strips, note).encode())
+    if videos:
+        long = [shot for shot in plan(record) if shot.long]
+        with stage("report: videos", len(long)) as advance:
+            write_videos(long, where, path.parent / "videos", workers=workers, on_video=lambda: advance(1))
     return path
 
 
@@ -73,7 +82,7 @@ def _note(record: Record, strips: Mapping[Path, Strip], problem: str) -> str:
     if problem:
         return f"There are no pictures, only traces. {problem}"
     return (
-        f"{len(strips)} of {plural(record.rollouts, 'rollout')} have pictures: first what the recommended policy and the first "
-        "one failed at, to be played; then a few of every other rollout of the panel that chose; then failures and "
-        "takeovers on the other panels. Every rollout has its trace."
+        f"{len(strips)} of {plural(record.rollouts, 'rollout')} have pictures: first what the recommended policy and "
+        "the first one failed at, to be played; then a few of every other rollout of the panel that chose; then "
+        "failures and takeovers on the other panels. Every rollout has its trace."
     )

@@ -7,6 +7,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from dagger_ros.evaluation.runner import trace_path
 from dagger_ros.evaluation.trace import Trace
 from dagger_ros.sim import load_plant
 from dagger_ros.sim.film import draw_strip
+from dagger_ros.sim.worker import start_worker
 
-__all__ = ["HEIGHT", "MOST_PICTURES", "WIDTH", "Shot", "Strip", "draw", "plan"]
+__all__ = ["MOST_PICTURES", "Shot", "Strip", "draw", "drawing_pool", "plan"]
 
-WIDTH, HEIGHT = 240, 180  # pixels of one picture
+_WIDTH, _HEIGHT = 240, 180  # pixels of one picture
 # A strip of a rollout that matters, so that it can be played, and of any other.
 _LONG, _SHORT = 24, 4
 # Failures of the first policy that are long; it is there to compare with.
@@ -48,6 +50,11 @@ class Shot:
     trace: Path
     count: int
     onset: int
+
+    @property
+    def long(self) -> bool:
+        """Whether it is one that matters."""
+        return self.count == _LONG
 
 
 @dataclass(frozen=True)
@@ -107,33 +114,47 @@ def draw(
     try:
         # What cannot be drawn is said once, and before any process is started.
         load_plant(load_contract(contract_path), contract_path)
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with drawing_pool(workers) as pool:
             futures = {}
             for shot in shots:
                 scenes = Trace.read(shot.trace).scene
                 ticks, mark = _ticks(shot, len(scenes) - 1)
-                job = pool.submit(draw_strip, contract_path, scenes, ticks, mark, width=WIDTH, height=HEIGHT)
+                job = pool.submit(draw_strip, contract_path, scenes, ticks, mark, width=_WIDTH, height=_HEIGHT)
                 futures[job] = shot.trace, ticks
-            try:
-                for future in as_completed(futures):
-                    trace, ticks = futures[future]
-                    strips[trace] = Strip(ticks, *future.result())
-                    on_shot()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            for future in as_completed(futures):
+                trace, ticks = futures[future]
+                strips[trace] = Strip(ticks, *future.result())
+                on_shot()
     except DaggerError as error:
         return {}, str(error)
-    except BrokenProcessPool:
-        return {}, "pictures: a process that drew was killed; the graphics driver, or too little memory?"
     return strips, ""
+
+
+@contextmanager
+def drawing_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that draw; what was not begun when it is left is not done.
+
+    Raises:
+        DaggerError: If one of them was killed.
+    """
+    # Not forked: a forked child inherits the locks of other threads, but not the threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise DaggerError("pictures: a process that drew was killed; the graphics driver, or no memory?") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _ticks(shot: Shot, last: int) -> tuple[tuple[int, ...], int | None]:
     """Of which ticks there are pictures, evenly and with the onset; and the onset, if there is one."""
     ticks = np.linspace(0, last, min(shot.count, last + 1)).round().astype(int)
-    if not 0 <= shot.onset <= last:
+    if not 0 <= shot.onset <= last or len(ticks) < 3:
         return tuple(ticks.tolist()), None
-    ticks[np.abs(ticks - shot.onset).argmin()] = shot.onset
+    if shot.onset not in ticks:
+        ticks[1 + np.abs(ticks[1:-1] - shot.onset).argmin()] = shot.onset
     return tuple(ticks.tolist()), shot.onset
 
 
