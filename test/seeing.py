@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dagger_ros.contract import Contract, Scores
@@ -22,7 +23,8 @@ class Seeing:
     def __init__(self, cameras: tuple[str, ...]) -> None:
         self.cameras = cameras
         self.pictures: dict[str, tuple[Any, int]] = {}  # views and stamps, as they were shown
-        self.acted = 0
+        self.acted: list[tuple[int, dict[str, int]]] = []  # stamp of the observation, and of each picture
+        self.meanwhile: Callable[[], object] = lambda: None  # happens while it acts
         MADE.append(self)
 
     def start_episode(self) -> None:
@@ -32,8 +34,9 @@ class Seeing:
         self.pictures[camera] = (picture, stamp_ns)
 
     def act(self, observation: Any, out: Any, stamp_ns: int) -> Scores:
+        self.meanwhile()
         out[:] = sum(float(picture.mean()) for picture, _ in self.pictures.values()) / 1e4
-        self.acted += 1
+        self.acted.append((stamp_ns, {name: shown_ns for name, (_, shown_ns) in self.pictures.items()}))
         return Scores(doubt=0.0)
 
 

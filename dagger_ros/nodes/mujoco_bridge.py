@@ -13,7 +13,9 @@ from std_srvs.srv import SetBool
 from dagger_ros.contract import NEVER_NS, StreamReader, TopicWriter, stamp_from_ns
 from dagger_ros.msg import GateDecision, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
+from dagger_ros.nodes.images import ImageOutput, is_due
 from dagger_ros.sim import Perturbation, TaskStatus, load_plant
+from dagger_ros.sim.cameras import PlantCameras
 from dagger_ros.srv import ResetSim
 
 __all__ = ["MujocoBridgeNode", "main"]
@@ -30,10 +32,13 @@ class MujocoBridgeNode(ContractNode):
     """
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
+        self._cameras: PlantCameras | None = None
+        self._pictures: dict[str, ImageOutput] = {}
         super().__init__("mujoco_bridge", parameters, context, namespace)
         seed = self.parameter("seed", -1, "seed of the first episode; -1: wait for the service ~/reset")
         repeat = self.parameter("repeat", False, "start a new episode, with the next seed, when one is over")
         self._publishes_clock = self.parameter("publish_clock", True, "publish the simulated time on /clock")
+        shared = self.parameter("shared_images", False, "hand pictures over in shared memory too, beside their topics")
         settings = {
             item.name: self.parameter(f"perturbation.{item.name}", item.default, f"see Perturbation.{item.name}")
             for item in fields(Perturbation)
@@ -59,6 +64,10 @@ class MujocoBridgeNode(ContractNode):
             self._describe(topic, message)
             self._writers[topic] = TopicWriter(parts, message)
             self._topic_publishers[topic] = self.create_publisher(type(message), topic, self.qos.sensor_writer)
+        if contract.cameras:
+            self._cameras = PlantCameras(self.plant, self.contract_path)
+        for name, camera in contract.cameras.items():
+            self._pictures[name] = ImageOutput(self, camera, self.qos.sensor_writer, shared=shared)
         self._clock_publisher = self.create_publisher(Clock, "/clock", self.qos.command)
         self._ticks = self.create_publisher(SimTick, "sim/tick", self.qos.record)
         self._reader = StreamReader(action)
@@ -138,10 +147,20 @@ class MujocoBridgeNode(ContractNode):
             driver_stopped=self._driver_stopped,
         )
         tick.header.stamp = clock.clock
+        if not status.done:
+            self._publish_pictures(tick)
         self._start = False
         self._waiting = not status.done
         self._published_ns = self.monotonic_ns()
         self._ticks.publish(tick)
+
+    def _publish_pictures(self, tick: Any) -> None:
+        """Of the cameras that take one at this tick and that somebody looks at: drawing is most of the work."""
+        for name, picture in self._pictures.items():
+            due = is_due(self.contract.cameras[name], tick, self.period_ns)
+            if self._cameras is not None and due and picture.is_wanted():
+                self._cameras.draw(name, picture.frame())
+                picture.publish(self.plant.time_ns)
 
     def _on_command(self, message: Any) -> None:
         if not self._reader.read(message, self._action) or not np.isfinite(self._action).all():
@@ -170,6 +189,14 @@ class MujocoBridgeNode(ContractNode):
             alive = self._command_ns != NEVER_NS and self.monotonic_ns() - self._command_ns <= self._timeout_ns
             self.step(self._action if alive else None)
         self._publish_tick()
+
+    def destroy_node(self) -> None:
+        """Ends the shared memory too."""
+        for picture in self._pictures.values():
+            picture.close()
+        if self._cameras is not None:
+            self._cameras.close()
+        super().destroy_node()
 
     def _on_patience(self) -> None:
         if self._paused:

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Mode, stamp_from_ns
+from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Mode, stamp_from_ns, stamp_ns
 from dagger_ros.control import newest_ns
 from dagger_ros.msg import EpisodeEvent, GateDecision, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
+from dagger_ros.nodes.images import ImageInput
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import EVENT_QOS
-from dagger_ros.policy import Checkpoint, Policy, load_checkpoint
+from dagger_ros.policy import Checkpoint, Policy, SeeingPolicy, load_policy
+from dagger_ros.policy.outside import FORMS
 from dagger_ros.srv import LoadPolicy
 
 __all__ = ["PolicyNode", "main"]
@@ -25,9 +27,12 @@ class PolicyNode(ContractNode):
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
         super().__init__("policy", parameters, context, namespace)
-        folder = self.parameter("policy", "", "folder with policy.json and weights.safetensors; needed")
-        if not folder:
-            raise DaggerError("policy: expected the parameter 'policy' (folder of a checkpoint), got nothing")
+        source = self.parameter("policy", "", f"{FORMS}; needed")
+        shared = self.parameter(
+            "shared_images", False, "take pictures from shared memory, where the driver of a camera hands them over too"
+        )
+        if not source:
+            raise DaggerError(f"policy: expected the parameter 'policy' ({FORMS}), got nothing")
         self._row = self.layout.new(1)[0]
         self._observations = ObservationInput(self, self._on_message, privileged=False)
         self._tick: Any = None
@@ -36,7 +41,11 @@ class PolicyNode(ContractNode):
         self._message = PolicyAction(contract_sha256=self.contract.sha256, tick=-1)
         self._message.action = [0.0] * self.layout.action_size
         self._action = np.asarray(self._message.action)
-        self._take(*load_checkpoint(folder, self.contract))
+        about, network = load_policy(source, self.contract, pictures=True)
+        self._take(about, network)
+        cameras = network.cameras if isinstance(network, SeeingPolicy) else ()
+        self._images = ImageInput(self, cameras, shared=shared, on_picture=self._on_message)
+        self._blind = ""  # why it cannot act on pictures
         self._mode, self._decided_ns = Mode.LOCKED, NEVER_NS
         self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, self.qos.record)
         self.create_service(LoadPolicy, "~/load_policy", self._on_load)
@@ -53,12 +62,13 @@ class PolicyNode(ContractNode):
         count, self._proposals = self._proposals, 0
         values = {"policy": self._about.name, "policy_sha256": self._about.weights_sha256, "proposals_per_s": count}
         if count == 0:
-            return LEVEL_WARN, "no proposal in the last second: no new observations", values
+            return LEVEL_WARN, f"no proposal in the last second: {self._blind or 'no new observations'}", values
         return LEVEL_OK, f"{self._about.name} proposes", values
 
     def _take(self, about: Checkpoint, network: Policy) -> None:
         """From now on this one proposes."""
         self._about, self._network = about, network
+        self._seeing = network if isinstance(network, SeeingPolicy) else None
         message = self._message
         message.policy, message.policy_sha256, message.round = about.name, about.weights_sha256, about.round
 
@@ -78,7 +88,7 @@ class PolicyNode(ContractNode):
         if self._mode in (Mode.POLICY, Mode.EXPERT):
             return False, f"not loaded: {self._mode.name} drives; hold the robot first (supervisor/hold)"
         try:
-            self._take(*load_checkpoint(folder, self.contract))
+            self._take(*load_policy(folder, self.contract, run_code=False))
         except DaggerError as error:
             return False, f"not loaded, {self._about.name} stays: {error}"
         return True, f"{self._about.name} ({self._about.weights_sha256[:12]}) proposes now"
@@ -96,23 +106,31 @@ class PolicyNode(ContractNode):
     def _on_message(self) -> None:
         if not self.lockstep:
             if self._observations.all_fresh():
-                self._propose()
+                self._propose(self.robot_ns())
             return
         tick = self._tick
-        if tick is not None and self._observations.complete(tick):
+        if tick is not None and self._observations.complete(tick) and self._images.complete(tick):
             self._tick = None
             self._observations.take_tick(tick)
             self._message.tick = tick.tick
-            self._propose()
+            self._propose(stamp_ns(tick.header.stamp))
 
     def _on_timer(self) -> None:
         if self._observations.any_fresh():
-            self._propose()
+            self._propose(self.robot_ns())
 
-    def _propose(self) -> None:
+    def _propose(self, now_ns: int) -> None:
+        """Publishes what the policy says; nothing where it lacks a picture, so that the supervisor holds."""
+        if self._seeing is not None:
+            self._blind = self._images.show(self._seeing.see, now_ns)
+            if self._blind:
+                return
         self._observations.fill(self._row)
         newest = newest_ns(self._row, self.layout.seen_by_policy)
         scores = self._network.act(self._row["observation"], self._action, newest)
+        if self._seeing is not None and not self._images.still_valid():
+            self._blind = "pictures were overwritten while the policy looked at them"
+            return
         for name in SCORES_OF_POLICY:
             setattr(self._message, name, getattr(scores, name))
         stamp_from_ns(self._message.header.stamp, newest)

@@ -99,7 +99,7 @@ def test_parameter_file_holds_what_the_node_declares_with_its_defaults(
     monkeypatch.setattr(ContractNode, "parameter", parameter)
     if node == "policy":
         about = SimpleNamespace(name="pi_000", weights_sha256="", round=0)
-        monkeypatch.setattr(module, "load_checkpoint", lambda folder, contract: (about, None))
+        monkeypatch.setattr(module, "load_policy", lambda source, contract, pictures: (about, None))
     faults = str(ROOT / "config" / "faults" / "example.yaml")
     extra = {
         "aggregator": {"out": str(tmp_path)},
