@@ -114,7 +114,7 @@ class _Comparison:
                 stages = self._do_ours(method, config)
             # All in one round: as many episodes as the labels need.
             needed = math.ceil(options.labels * demonstrations / stages[0].labels) + _SPARE
-            self._do_ours(BC, RunConfig("bc", 1, seed, demonstrations=needed, max_labels=options.labels))
+            self._do_ours(BC, RunConfig("bc", 1, seed, demonstrations=needed, max_labels=options.labels, patience=0))
             for method, job in _theirs(options, seed, demonstrations).items():
                 self._do_theirs(method, job)
         episodes = training_episodes([round_folder(self._folder(BC, seed), 0)], contract)
