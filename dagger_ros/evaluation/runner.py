@@ -27,7 +27,17 @@ from dagger_ros.sim.experts import make_labeller
 from dagger_ros.sim.worker import start_worker
 from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
 
-__all__ = ["ENGINES", "PanelRunner", "check_result", "run_rollout", "trace_path"]
+__all__ = [
+    "ENGINES",
+    "PanelRunner",
+    "Pool",
+    "check_result",
+    "contract_of",
+    "make_pool",
+    "policy_of",
+    "run_rollout",
+    "trace_path",
+]
 
 ENGINES = ("processes", "ray")
 _PANEL = "panel.json"
@@ -51,11 +61,9 @@ class PanelRunner:
     """
 
     def __init__(self, contract_path: Path, *, workers: int, engine: str = "processes") -> None:
-        if engine not in ENGINES:
-            raise DaggerError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
         self._contract_path = contract_path.resolve()
         self._contract = load_contract(contract_path)
-        self._pool: _Pool = _Processes(workers) if engine == "processes" else _Ray(workers)
+        self._pool = make_pool(workers, engine)
 
     def run(
         self, panel: Panel, policy: str | Path, folder: Path, on_rollout: Callable[[], object] = lambda: None
@@ -223,37 +231,62 @@ def _done_before(part: Path, panel: Panel, wanted: tuple[str, str, str]) -> dict
 def _run_one(
     contract_path: Path, policy: str, policy_sha256: str, panel_text: str, key: RolloutKey
 ) -> tuple[RolloutResult, bytes]:
-    contract, panel = _contract_of(contract_path), Panel.model_validate_json(panel_text)
+    contract, panel = contract_of(contract_path), Panel.model_validate_json(panel_text)
     plant = _plant_of(contract_path, panel_text, key.condition)
     plant.time_ns = plant.tick = 0  # or a trace would tell which rollouts came before it in this process
-    driver = _policy_of(contract_path, policy, policy_sha256)
+    driver = policy_of(contract_path, policy, policy_sha256)
     result, rows, scene = run_rollout(contract, plant, driver, key, ticks=panel.ticks(contract), help=panel.help)
     return result, Trace(result, policy_sha256, panel.sha256, contract.sha256, rows, scene).to_bytes()
 
 
 @functools.lru_cache(maxsize=1)
-def _contract_of(path: Path) -> Contract:
+def contract_of(path: Path) -> Contract:
+    """Of a worker."""
     return load_contract(path)
 
 
 @functools.lru_cache(maxsize=32)
 def _plant_of(path: Path, panel_text: str, condition: str) -> MujocoPlant:
     perturbation = Panel.model_validate_json(panel_text).perturbation(condition)
-    return load_plant(_contract_of(path), path, perturbation)
+    return load_plant(contract_of(path), path, perturbation)
 
 
 @functools.lru_cache(maxsize=2)
-def _policy_of(path: Path, policy: str, sha256: str) -> tuple[Checkpoint, Policy]:
-    about, network = load_policy(policy, _contract_of(path))
+def policy_of(path: Path, policy: str, sha256: str) -> tuple[Checkpoint, Policy]:
+    """Of a worker.
+
+    Raises:
+        DaggerError: If it cannot be loaded, or has other weights than these.
+    """
+    about, network = load_policy(policy, contract_of(path))
     if about.weights_sha256 != sha256:
         raise DaggerError(f"{policy}: it was changed while it was evaluated")
     return about, network
 
 
-class _Pool(Protocol):
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]: ...
+class Pool(Protocol):
+    """Workers."""
 
-    def close(self) -> None: ...
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Calls a function of a module in one of them."""
+
+    def close(self) -> None:
+        """Ends them."""
+
+
+def make_pool(workers: int, engine: str) -> Pool:
+    """Workers that call functions at the same time.
+
+    Args:
+        workers: Processes; of a Ray cluster, how many calls at a time.
+        engine: One of `ENGINES`.
+
+    Raises:
+        DaggerError: For another engine, or Ray that is not installed.
+    """
+    if engine not in ENGINES:
+        raise DaggerError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    return _Processes(workers) if engine == "processes" else _Ray(workers)
 
 
 class _Processes:
