@@ -25,7 +25,6 @@ REQUIRES = [
     "av>=12",
     "h5py>=3.8",
     "jinja2>=3.1",
-    "matplotlib>=3.6",
     "mcap>=1.6",
     "mujoco>=3.3,<5",
     "numpy>=1.22",

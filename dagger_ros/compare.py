@@ -350,6 +350,7 @@ def _run_one(
             progress=_Silent(),
             resume=there,
             workers=1,
+            pictures=False,
         )
     except NotFiniteError as error:
         return Outcome(method.name, config.seed, None, str(error))

@@ -36,6 +36,7 @@ from dagger_ros.dataset import (
 )
 from dagger_ros.evaluation import (
     FEWEST_PAIRS,
+    RESULT_SCHEMA,
     Panel,
     PanelResult,
     PanelRunner,
@@ -55,7 +56,6 @@ from dagger_ros.supervisor import ROBOT_GATED, RuleOptions, make_rule
 
 __all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "check_policy", "panel_folder", "policy_folder", "run"]
 
-_SCHEMA = "dagger_ros.result/2"
 # Seeds of one run's episodes; those of panels begin at 10^9 (see `evaluation.Panel`).
 _SEEDS_PER_RUN, _SEEDS_PER_ROUND = 100_000, 1_000
 _RULE_OF_OPTION = {"beta": "dagger", "budget": "thrifty", "expert_noise": "lazy"}
@@ -207,6 +207,7 @@ def run(
     resume: bool,
     workers: int,
     engine: str = "processes",
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Runs DAgger to its end.
 
@@ -222,6 +223,7 @@ def run(
         resume: Go on with the run that is in `out`, from its last finished round.
         workers: Processes for the panels.
         engine: Of the panels, one of `evaluation.ENGINES`.
+        pictures: Whether the report has pictures of the rollouts.
 
     Returns:
         What stands in result.json.
@@ -244,8 +246,8 @@ def run(
         panel.check(contract)
     if config.patience and len(panels[0].rollouts) < FEWEST_PAIRS:
         raise DaggerError(
-            f"panel {panels[0].name}: expected at least {FEWEST_PAIRS} rollouts to tell whether a policy is better, got "
-            f"{len(panels[0].rollouts)}; take a larger panel, or --patience 0 for as many rounds as asked for"
+            f"panel {panels[0].name}: expected at least {FEWEST_PAIRS} rollouts to tell whether a policy is better, "
+            f"got {len(panels[0].rollouts)}; take a larger panel, or --patience 0 for as many rounds as asked for"
         )
     _prepare(out, contract_path, contract, config, panels, resume=resume)
     maximize = contract.task.metric.goal is Goal.MAXIMIZE
@@ -294,9 +296,15 @@ def run(
         if final is not None:
             last_word = _evaluate(out, policy_folder(out, best), runner, final, best, progress)
     result = _write_result(out, contract, config, results, judged, last_word, stop)
-    with progress.stage("report", 1) as advance:
-        write_report(out, contract, result, contract_path=contract_path, workers=workers)
-        advance(1)
+    write_report(
+        out,
+        contract,
+        result,
+        contract_path=contract_path,
+        pictures=pictures,
+        workers=workers,
+        stage=progress.stage,
+    )
     return result
 
 
@@ -464,7 +472,7 @@ def _write_result(
 ) -> dict[str, Any]:
     best = rounds[best_of([of_round[0] for of_round in judged], maximize=contract.task.metric.goal is Goal.MAXIMIZE)]
     result = {
-        "schema": _SCHEMA,
+        "schema": RESULT_SCHEMA,
         "task": contract.name,
         "rule": config.rule,
         "seed": config.seed,
