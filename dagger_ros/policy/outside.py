@@ -161,11 +161,11 @@ class _Foreign:
 def _checked(policy: _Foreign, name: str, content: bytes, layout: RowLayout) -> tuple[Checkpoint, Policy]:
     """A policy that has answered once, and what it is."""
     policy.start_episode()
-    for name in policy.cameras:
-        camera = layout.contract.cameras[name]
+    for wanted in policy.cameras:
+        camera = layout.contract.cameras[wanted]
         blank = np.zeros((camera.height, camera.width, 3), np.uint8)
         blank.setflags(write=False)
-        policy.see(name, blank, NEVER_NS)
+        policy.see(wanted, blank, NEVER_NS)
     answer = np.full(layout.action_size, np.nan)
     scores = policy.act(layout.resolution(), answer, NEVER_NS)
     if not np.isfinite(answer).all() or not isinstance(scores, Scores):

@@ -27,7 +27,8 @@ def test_policy_is_tried_with_blank_pictures_of_the_size_in_the_contract(
         shown.append((camera, picture.shape, picture.dtype, picture.flags.writeable, stamp_ns))
 
     monkeypatch.setattr(seeing.Seeing, "see", see)
-    _, policy = load_policy("seeing:make", contract, pictures=True)
+    about, policy = load_policy("seeing:make", contract, pictures=True)
+    assert about.name == "make"
     assert isinstance(policy, SeeingPolicy)
     assert policy.cameras == ("wrist",)
     assert shown == [("wrist", (6, 8, 3), np.uint8, False, NEVER_NS)]
