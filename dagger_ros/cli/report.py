@@ -14,7 +14,7 @@ from dagger_ros.cli.evaluate import bar
 from dagger_ros.cli.verbs import Verbs
 from dagger_ros.contract import Contract, ContractError, DaggerError, load_contract
 
-__all__ = ["add_verbs"]
+__all__ = ["add_verbs", "contract_file"]
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -57,7 +57,7 @@ def _report(options: argparse.Namespace) -> None:
             folder,
             contract,
             result,
-            contract_path=_contract_file(options.contract, contract),
+            contract_path=contract_file(options.contract, contract),
             page=page,
             pictures=not options.no_pictures,
             videos=options.videos,
@@ -85,7 +85,7 @@ def _folder_of(path: Path) -> Iterator[Path]:
         yield found[0].parent
 
 
-def _contract_file(given: Path | None, contract: Contract) -> Path | None:
+def contract_file(given: Path | None, contract: Contract) -> Path | None:
     """The file of a contract, beside which its model lies; None: none is known."""
     from dagger_ros.nodes.share import config_file
 

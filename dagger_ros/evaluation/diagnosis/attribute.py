@@ -1,0 +1,235 @@
+"""Why one rollout failed: run again with one cause removed at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dagger_ros.contract import Scores
+from dagger_ros.evaluation.diagnosis.judges import JUDGES
+from dagger_ros.evaluation.diagnosis.record import Reruns, RolloutDiagnosis
+from dagger_ros.evaluation.diagnosis.reruns import REPEATS, Laboratory, Share, When
+from dagger_ros.evaluation.diagnosis.usual import Usual, wrong_decisions
+from dagger_ros.evaluation.diagnosis.worlds import REMOVABLE, Cause, World
+from dagger_ros.evaluation.trace import Trace
+
+__all__ = ["attribute"]
+
+Rows = np.ndarray[Any, np.dtype[Any]]
+# Share of unfamiliar observations that is more than chance; tuned on planted failures (docs/diagnose.md).
+_MANY = 0.2
+
+
+def attribute(laboratory: Laboratory, world: World, trace: Trace, *, ticks: int, usual: Usual) -> RolloutDiagnosis:
+    """Gives a failed rollout its cause.
+
+    Args:
+        laboratory: Of the policy.
+        world: In which it failed.
+        trace: As it was recorded.
+        ticks: Longest rollout of the panel.
+        usual: In rollouts of the policy that succeed.
+    """
+    case = _Case(laboratory, world, trace, ticks, usual)
+    cause = case.cause()
+    onset_s = case.onset / laboratory.contract.timing.control_rate_hz if case.onset >= 0 else -1.0
+    return RolloutDiagnosis(
+        condition=trace.result.condition,
+        seed=trace.result.seed,
+        failure=trace.result.failure,
+        cause=cause.value if cause is not None else "",
+        onset_tick=case.onset,
+        onset_s=round(onset_s, 6),
+        evidence=tuple(case.evidence),
+        reruns=tuple(case.reruns),
+    )
+
+
+@dataclass
+class _Case:
+    laboratory: Laboratory
+    world: World
+    trace: Trace
+    ticks: int
+    usual: Usual
+    onset: int = -1
+    evidence: list[str] = field(default_factory=list)
+    reruns: list[Reruns] = field(default_factory=list)
+
+    def cause(self) -> Cause | None:
+        """The first that can be shown, in the order in which one would explain the next."""
+        if self._is_misjudged():
+            return Cause.EVALUATION
+        again = self._run(self.world)[0]
+        if again.success:
+            self.evidence.append(
+                "The same rollout, run again, succeeds: code, model or policy are not those that were judged."
+            )
+            return None
+        solvable = self._expert_saves()
+        return self._removed() or self._decided(solvable)
+
+    def _is_misjudged(self) -> bool:
+        contract = self.laboratory.contract
+        assert contract.simulation is not None
+        task, failure = contract.simulation.task, self.trace.result.failure
+        judge = JUDGES.get(task)
+        if judge is None:
+            self.reruns.append(Reruns(Cause.EVALUATION.value, 0, 0))
+            self.evidence.append(f"The judgement was not tested: there is no second judge for task {task}.")
+        else:
+            plant = self.laboratory.plant(self.world)
+            plant.show(self.trace.scene[-1].astype(float))
+            met = judge(contract, np.vstack([self.trace.rows["privileged"], plant.truth()]))
+            self.reruns.append(Reruns(Cause.EVALUATION.value, int(met), 1))
+            if met:
+                self.evidence.append(
+                    "Judged anew from the true state, the recorded rollout met the criterion "
+                    f"({contract.task.criterion}); the result says {failure}."
+                )
+                return True
+        if self.ticks < contract.horizon_ticks and len(self.trace.rows) == self.ticks:
+            longer = self._run(self.world, ticks=contract.horizon_ticks)[0]
+            self.reruns.append(Reruns("horizon of the panel", int(longer.success), 1))
+            if longer.success:
+                self.evidence.append(
+                    f"The panel ended it after {self._time(self.ticks)}; with the contract's "
+                    f"{contract.task.horizon_s:g} s it succeeds after {self._time(longer.ticks)}."
+                )
+                return True
+        return False
+
+    def _expert_saves(self) -> bool:
+        """Whether the expert does it from the start; finds the last tick from which it still does."""
+        saved = self._run(self.world, when=_from(0))[0].success
+        self.reruns.append(Reruns("expert", int(saved), 1))
+        if not saved:
+            return False
+        low, high = 0, len(self.trace.rows)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._run(self.world, when=_from(middle))[0].success:
+                low = middle
+            else:
+                high = middle
+        self.onset = low
+        return True
+
+    def _removed(self) -> Cause | None:
+        """The removable cause without which it succeeds."""
+        there = [cause for cause in REMOVABLE if self.world.has(cause)]
+        healed = {cause: self._without(cause) for cause in there}
+        for cause in there:
+            if healed[cause].most and not self._is_sure(healed[cause]):
+                self.evidence.append(
+                    f"Without {_WORDS[cause]} it succeeds too, by luck: {100 * healed[cause].wrong:.0f} % of its "
+                    f"decisions are wrong then, in rollouts that succeed at most {100 * self.usual.wrong:.0f} %."
+                )
+        shown = [c for c in there if self._is_sure(healed[c], always=not self.world.perturbs(c))]
+        if not shown and len(there) > 1 and self.world.plain != self.world:
+            everything = self._repeated("every perturbation", self.world.plain)
+            if self._is_sure(everything):
+                self.evidence.append(f"Only without every perturbation it succeeds ({everything}).")
+                shown = [cause for cause in there if self.world.perturbs(cause)]
+        if not shown:
+            return None
+        alone = {}
+        if len(shown) > 1:
+            for cause in shown:
+                others = [c for c in there if c is not cause]
+                alone[cause] = self._repeated(f"all but {cause.value}", self.world.without(*others))
+        # Of equals the one without which it succeeds soonest.
+        best = max(shown, key=lambda c: (healed[c].share - (alone[c].share if alone else 0.0), -healed[c].ticks))
+        self._say_removed(best, healed, alone)
+        return best
+
+    def _is_sure(self, share: Share, *, always: bool = False) -> bool:
+        """Whether most reruns heal (or each), and not by luck."""
+        return share.most and (share.healed == REPEATS or not always) and share.wrong <= self.usual.wrong
+
+    def _say_removed(self, best: Cause, healed: dict[Cause, Share], alone: dict[Cause, Share]) -> None:
+        said = [f"Without {_WORDS[best]} it succeeds ({healed[best]} reruns, after {self._time(healed[best].ticks)})."]
+        if best in alone:
+            said.append(f"With nothing else disturbed it succeeds in {alone[best]}.")
+        others = [f"{c.value} {share}" for c, share in healed.items() if c is not best]
+        if others:
+            said.append(f"Without the others: {', '.join(others)}.")
+        self.evidence[:0] = said
+
+    def _without(self, cause: Cause) -> Share:
+        return self._repeated(cause.value, self.world.without(cause), every=not self.world.perturbs(cause))
+
+    def _decided(self, solvable: bool) -> Cause:
+        """What is left: the plant, or the policy's decisions."""
+        world = self.world
+        if world.plain != world and not self._repeated("every perturbation", world.plain).most:
+            world = world.plain
+            solvable = self._run(world, when=_from(0))[0].success
+        if not solvable:
+            self.evidence.insert(
+                0,
+                "Not even the expert, which sees the true state, does it from the start, and nothing that can be "
+                "removed changes that: the plant does not do what it is told, or the task cannot be done.",
+            )
+            return Cause.CONTROL
+        return self._covered(world)
+
+    def _covered(self, world: World) -> Cause:
+        """Whether the decisions were wrong where there was nothing to learn from."""
+        limit = self.usual.novelty if world == self.world else 1.0
+        _, rows, _ = self._run(world)
+        first = self._first_wrong(world, rows)
+        if not np.isfinite(rows["novelty"]).any():
+            self.reruns.append(Reruns(Cause.DATA_COVERAGE.value, 0, 0))
+            self.evidence.insert(
+                0,
+                "The expert does it from the start, the policy does not. Whether the policy had anything to learn "
+                "from there was not tested: it does not say how novel an observation is.",
+            )
+            return Cause.PLANNING
+
+        def is_unfamiliar(_tick: int, scores: Scores) -> bool:
+            return not scores.novelty <= limit
+
+        unfamiliar = self._repeated(Cause.DATA_COVERAGE.value, world, when=is_unfamiliar)
+        known = self._repeated(Cause.PLANNING.value, world, when=lambda tick, scores: not is_unfamiliar(tick, scores))
+        share = float((~(rows["novelty"][: first + 1] <= limit)).mean())
+        lacks_data = share > _MANY if unfamiliar.most == known.most else unfamiliar.most
+        self.evidence[:0] = [
+            "The expert does it from the start; with the expert in its place in unfamiliar states alone the policy "
+            f"succeeds in {unfamiliar} reruns, in familiar states alone in {known}.",
+            f"Until its first wrong decision, at {self._time(first)}, {100 * share:.0f} % of what it saw was "
+            "unfamiliar: further from what it was trained on than 95 % of that.",
+        ]
+        return Cause.DATA_COVERAGE if lacks_data else Cause.PLANNING
+
+    def _first_wrong(self, world: World, rows: Rows) -> int:
+        """First tick at which the policy wants something else than the expert; if none, the onset or the end."""
+        wrong = np.flatnonzero(wrong_decisions(rows, self.laboratory.contract, self.laboratory.plant(world).task))
+        last = self.onset if world == self.world and self.onset >= 0 else len(rows) - 1
+        return min(int(wrong[0]), last) if len(wrong) else last
+
+    def _run(self, world: World, *, when: When | None = None, ticks: int | None = None) -> Any:
+        return self.laboratory.run(self.trace.result.key, world, ticks=ticks or self.ticks, when=when)
+
+    def _repeated(self, removed: str, world: World, *, when: When | None = None, every: bool = False) -> Share:
+        share = self.laboratory.repeated(self.trace.result.key, world, ticks=self.ticks, when=when, every=every)
+        self.reruns.append(Reruns(removed, share.healed, share.of))
+        return share
+
+    def _time(self, ticks: float) -> str:
+        return f"{ticks / self.laboratory.contract.timing.control_rate_hz:.2f} s"
+
+
+_WORDS = {
+    Cause.PERCEPTION: "what disturbs its view of the world",
+    Cause.STATE_ESTIMATION: "what disturbs its view of its own state",
+    Cause.CONTROL: "what keeps the actuators from doing what they are told",
+    Cause.TIMING: "delays and losses",
+}
+
+
+def _from(first: int) -> When:
+    return lambda tick, _scores: tick >= first
