@@ -104,12 +104,12 @@ class ImageOutput:
         Args:
             time_ns: When it was taken, ns on the robot's clock.
         """
-        is_heard = self._is_heard()
+        frame = self.frame()
         if self._shared is not None:
-            if is_heard:
-                np.copyto(self._pixels, self._shared.ring.slot())
             self._shared.ring.commit(time_ns)
-        if is_heard:
+        if self._is_heard():
+            if frame is not self._pixels:
+                np.copyto(self._pixels, frame)  # nobody but this process writes to the ring
             if self._is_compressed:
                 self._message.data = _jpeg(self._pixels)
             stamp_from_ns(self._message.header.stamp, time_ns)
