@@ -1,4 +1,4 @@
-"""Reads streams and gives a decided row at each tick: keeps the newest values, and knows the order of a tick."""
+"""Reads streams and gives a decided row at each tick: the newest values, rings of items, and the order of a tick."""
 
 from dagger_ros.control.clock import Deadlines
 from dagger_ros.control.inbox import Inbox
