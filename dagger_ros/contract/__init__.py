@@ -1,26 +1,28 @@
 """Reads a task contract (YAML) and gives what everything else is derived from: streams, limits, the row, its hash."""
 
+from dagger_ros.contract.cdr import CdrReader
 from dagger_ros.contract.codes import Act, ExpertIntent, Intent, InterventionReason, Label, Mode
 from dagger_ros.contract.decision import DecisionWriter, mode_of, read_decision
 from dagger_ros.contract.errors import ContractError, DaggerError, Problem
 from dagger_ros.contract.joystick import Joystick
 from dagger_ros.contract.load import load_contract, parse_contract
 from dagger_ros.contract.messages import StreamReader, TopicWriter, stamp_from_ns, stamp_ns
-from dagger_ros.contract.row import NEVER_NS, Fields, Row, RowLayout
+from dagger_ros.contract.row import NEVER_NS, Row, RowLayout
 from dagger_ros.contract.schema import Action, Contract, Goal, Interface, Stop, Stream
 from dagger_ros.contract.scores import SCORES_OF_POLICY, Scores
+from dagger_ros.contract.view import Numbers, RowView
 
 __all__ = [
     "NEVER_NS",
     "SCORES_OF_POLICY",
     "Act",
     "Action",
+    "CdrReader",
     "Contract",
     "ContractError",
     "DaggerError",
     "DecisionWriter",
     "ExpertIntent",
-    "Fields",
     "Goal",
     "Intent",
     "Interface",
@@ -28,9 +30,11 @@ __all__ = [
     "Joystick",
     "Label",
     "Mode",
+    "Numbers",
     "Problem",
     "Row",
     "RowLayout",
+    "RowView",
     "Scores",
     "Stop",
     "Stream",

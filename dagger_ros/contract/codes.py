@@ -71,6 +71,10 @@ class Intent(enum.IntFlag):
     UNATTENDED = 8
 
 
+# As plain numbers: operations on flags are slow, and these are done at every tick.
+_LABEL, _TAKEOVER, _RESUME, _UNATTENDED = (int(intent) for intent in Intent)
+
+
 @dataclass
 class ExpertIntent:
     """What the expert asks for beside its action; the fields of `msg/ExpertAction.msg`.
@@ -91,9 +95,4 @@ class ExpertIntent:
 
     def bits(self) -> int:
         """All but the reason as a mask of `Intent`."""
-        return (
-            self.label * Intent.LABEL
-            + self.takeover * Intent.TAKEOVER
-            + self.resume * Intent.RESUME
-            + self.unattended * Intent.UNATTENDED
-        )
+        return self.label * _LABEL + self.takeover * _TAKEOVER + self.resume * _RESUME + self.unattended * _UNATTENDED

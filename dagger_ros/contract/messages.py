@@ -49,28 +49,25 @@ class StreamReader:
 
     Args:
         stream: What to select; a stream of observations or the action.
+
+    Attributes:
+        size: n, how many values are selected.
+        has_header: Whether its messages have a stamp of their own.
+        read: Takes a message of the stream's type and a vector, (n,) float64, which it fills. Gives whether the message
+            held every selected field; False for a missing joint or a short array: the vector is undefined then.
     """
 
     def __init__(self, stream: Stream | Action) -> None:
         self.size = len(stream.dimensions)
-        self._read = _READERS[MESSAGE_TYPES[stream.type].kind](stream.select)
         self.has_header = MESSAGE_TYPES[stream.type].has_header
-
-    def read(self, message: Any, out: Array) -> bool:
-        """Fills `out`.
-
-        Args:
-            message: A message of the stream's type.
-            out: (n,) float64, the caller keeps it. Undefined after False.
-
-        Returns:
-            Whether the message held every selected field. False for a missing joint or a short array.
-        """
-        return self._read(message, out)
+        self.read: _Read = _READERS[MESSAGE_TYPES[stream.type].kind](stream.select)
 
     def stamp_ns(self, message: Any, receive_ns: int) -> int:
         """The header stamp, ns; of a message without header the time at which it was received."""
-        return stamp_ns(message.header.stamp) if self.has_header else receive_ns
+        if not self.has_header:
+            return receive_ns
+        stamp = message.header.stamp
+        return int(stamp.sec) * _NS_PER_S + int(stamp.nanosec)
 
 
 def read_image(image: ImageStream, message: Any) -> Array:
@@ -145,13 +142,22 @@ class TopicWriter:
 
 
 def _read_attributes(select: Sequence[str]) -> _Read:
-    get = attrgetter(*select)
+    parents = {path.rpartition(".")[0] for path in select}
+    if len(parents) > 1 or len(select) == 1:
+        get = attrgetter(*select)
 
-    def read(message: Any, out: Array) -> bool:
-        out[:] = get(message)
+        def read(message: Any, out: Array) -> bool:
+            out[:] = get(message)
+            return True
+
+        return read
+    parent, values = attrgetter(parents.pop()), attrgetter(*(path.rpartition(".")[2] for path in select))
+
+    def read_siblings(message: Any, out: Array) -> bool:
+        out[:] = values(parent(message))
         return True
 
-    return read
+    return read_siblings
 
 
 def _write_attributes(message: Any, selects: Sequence[Sequence[str]]) -> _Fill:
@@ -172,16 +178,17 @@ def _write_attributes(message: Any, selects: Sequence[Sequence[str]]) -> _Fill:
 
 
 def _read_array(select: Sequence[str]) -> _Read:
-    slices = [parse_field(s) for s in select]
+    parts, at = [], 0
+    for field in map(parse_field, select):
+        parts.append((field.name, field.start, field.stop, at, at + field.size))
+        at += field.size
 
     def read(message: Any, out: Array) -> bool:
-        at = 0
-        for field in slices:
-            values = np.asarray(getattr(message, field.name))
-            if values.shape[0] < field.stop:
+        for name, start, stop, begin, end in parts:
+            values = np.asarray(getattr(message, name))
+            if len(values) < stop:
                 return False
-            out[at : at + field.size] = values[field.start : field.stop]
-            at += field.size
+            out[begin:end] = values[start:stop]
         return True
 
     return read
@@ -195,13 +202,17 @@ def _write_array(message: Any, selects: Sequence[Sequence[str]]) -> _Fill:
     for name, size in sizes.items():
         setattr(message, name, [0.0] * size)
     views = {name: np.asarray(getattr(message, name)) for name in sizes}
+    # Of each range: its place in the message, and where it stands in which vector.
+    targets = []
+    for index, part in enumerate(parts):
+        at = 0
+        for field in part:
+            targets.append((views[field.name][field.start : field.stop], index, slice(at, at + field.size)))
+            at += field.size
 
     def fill(vectors: Sequence[Array]) -> None:
-        for part, vector in zip(parts, vectors, strict=True):
-            at = 0
-            for field in part:
-                views[field.name][field.start : field.stop] = vector[at : at + field.size]
-                at += field.size
+        for place, index, part in targets:
+            place[:] = vectors[index][part]
 
     return fill
 
@@ -228,9 +239,10 @@ class _JointIndex:
     def read(self, names: list[str], holder: Any, out: Array) -> bool:
         index = self.find(names)
         values = np.asarray(getattr(holder, self.quantity))
-        if index is None or values.shape[0] != len(names):
+        if index is None or len(values) != len(names):
             return False
-        out[:] = values[index]
+        # The index lies within the names; to check it again ("raise") would copy.
+        values.take(index, None, out, "clip")
         return True
 
 

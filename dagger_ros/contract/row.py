@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,15 @@ import numpy as np
 from dagger_ros.contract.schema import Contract
 from dagger_ros.contract.scores import Scores
 from dagger_ros.contract.types import MESSAGE_TYPES
+from dagger_ros.contract.view import Numbers, RowView
 
-__all__ = ["NEVER_NS", "Fields", "Row", "RowLayout"]
+__all__ = ["NEVER_NS", "Row", "RowLayout"]
 
 # A stamp or a time of something that was never received.
 NEVER_NS = -1
 
 Row = Any
-"""One element of a structured array of `RowLayout.dtype`, as `rows[i]` gives it: a view, not a copy."""
-
-Fields = Mapping[str, Any]
-"""The same as `RowLayout.fields` gives it."""
+"""One element of a structured array of `RowLayout.dtype`, as `rows[i]` gives it (a view, no copy), or its `RowView`."""
 
 
 class RowLayout:
@@ -94,7 +91,6 @@ class RowLayout:
                 ("seed", "i8"),
             ]
         )
-        self._names = self.dtype.names or ()
 
     def new(self, count: int) -> np.ndarray[Any, np.dtype[Any]]:
         """Rows in which nothing has been received: (count,) of `dtype`; actions and observations are NaN."""
@@ -116,15 +112,17 @@ class RowLayout:
             rows[name] = -1
         return rows
 
-    def fields(self, row: Row) -> Fields:
-        """Every field of one row by name: numbers and bytes as Python's own, vectors as views.
+    @staticmethod
+    def view(row: Row) -> RowView:
+        """The same row for who looks at it often; of a view itself."""
+        return row if type(row) is RowView else RowView(row)
 
-        It costs as much as looking at six fields of the row one by one.
-        """
-        return dict(zip(self._names, row.item(), strict=True))
+    def numbers(self, *names: str, gaps: bool = False) -> Numbers:
+        """Access to these fields, all at once; see `Numbers`."""
+        return Numbers(self.dtype, names, gaps=gaps)
 
-    def stream(self, row: Row | Fields, index: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """View of the values of one stream in one row or its fields, (n,) float64 in the stream's unit."""
+    def stream(self, row: Row, index: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """View of the values of one stream in one row, (n,) float64 in the stream's unit."""
         part = row["privileged"] if self._privileged[index] else row["observation"]
         values: np.ndarray[Any, np.dtype[np.float64]] = part[self.slices[index]]
         return values

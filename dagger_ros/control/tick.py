@@ -6,12 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, Row, RowLayout
+from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, Row, RowLayout, Scores
 from dagger_ros.expert import Labeller
 from dagger_ros.policy import Checkpoint, Policy
 from dagger_ros.supervisor import Event, Gate
 
 __all__ = ["ControlTick", "newest_ns"]
+
+# Neighbours in the row that are written together.
+_PROPOSED = ("policy_stamp_ns", "expert_stamp_ns", "policy_receive_ns", "expert_receive_ns", *SCORES_OF_POLICY)
+_NAMES = ("policy_round", "policy", "policy_sha256", "operator_id")
+_OF_POLICY, _UNKNOWN = len(SCORES_OF_POLICY), Scores()
+_LOCK_REQUEST = Event.LOCK.bit
 
 
 def newest_ns(row: Row, streams: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
@@ -21,7 +27,8 @@ def newest_ns(row: Row, streams: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
         row: Observations filled in.
         streams: (S,) bool, which ones it was computed from, as `RowLayout.seen_by_policy`.
     """
-    return int(row["stamp_ns"][streams].max())
+    stamps_ns: list[int] = row["stamp_ns"].tolist()
+    return max([stamp for stamp, seen in zip(stamps_ns, streams.tolist(), strict=True) if seen])
 
 
 class ControlTick:
@@ -48,6 +55,13 @@ class ControlTick:
         self._labeller = labeller
         self._policy = policy
         self._starts = False
+        self._monotonic, self._proposed = layout.numbers("monotonic_ns"), layout.numbers(*_PROPOSED)
+        self._wishes, names = layout.numbers("expert_intent", "expert_reason"), layout.numbers(*_NAMES)
+        who = (-1, b"", b"")
+        if policy is not None:
+            who = policy[0].round, policy[0].name.encode(), policy[0].weights_sha256.encode()
+        self._names_part = slice(names.start, names.end)
+        self._names = names.pack(*who, b"" if labeller is None else labeller.operator_id.encode())
 
     def start_episode(self, seed: int) -> None:
         """Forgets the last episode."""
@@ -65,27 +79,22 @@ class ControlTick:
             row: Times, observations, round, episode and seed are filled in; everything else is written.
             previous: The decided row of the tick before; None at the start of an episode.
         """
-        received_ns = row["monotonic_ns"]
+        row = self._layout.view(row)
+        (now_ns,) = self._monotonic.read(row)
+        policy_ns = expert_ns = NEVER_NS
+        scores = _UNKNOWN
+        row.bytes[self._names_part] = self._names
         if self._policy is not None:
-            about, network = self._policy
-            newest = newest_ns(row, self._layout.seen_by_policy)
-            scores = network.act(row["observation"], row["policy_action"], newest)
-            for name in SCORES_OF_POLICY:
-                row[name] = getattr(scores, name)
-            row["policy_stamp_ns"] = newest
-            row["policy_receive_ns"] = received_ns
-            row["policy_round"] = about.round
-            row["policy"], row["policy_sha256"] = about.name.encode(), about.weights_sha256.encode()
+            policy_ns = newest_ns(row, self._layout.seen_by_policy)
+            scores = self._policy[1].act(row.observation, row.policy_action, policy_ns)
         if self._labeller is not None:
-            intent = self._labeller.label(row, previous, row["expert_action"])
-            row["expert_stamp_ns"] = newest_ns(row, self._layout.seen_by_expert)
-            row["expert_receive_ns"] = received_ns
-            row["operator_id"] = self._labeller.operator_id.encode()
-            row["expert_intent"], row["expert_reason"] = intent.bits(), intent.reason
-        for source in ("policy", "expert"):
-            if row[f"{source}_stamp_ns"] == NEVER_NS:
-                row[f"{source}_receive_ns"] = NEVER_NS
+            intent = self._labeller.label(row, previous, row.expert_action)
+            expert_ns = newest_ns(row, self._layout.seen_by_expert)
+            self._wishes.write(row, intent.bits(), intent.reason)
+        policy_receive_ns = NEVER_NS if policy_ns == NEVER_NS else now_ns
+        expert_receive_ns = NEVER_NS if expert_ns == NEVER_NS else now_ns
+        self._proposed.write(row, policy_ns, expert_ns, policy_receive_ns, expert_receive_ns, *scores[:_OF_POLICY])
         if self._starts:
             self._starts = False
-            row["requests"] = Event.LOCK.bit  # the robot is somewhere else now
+            row["requests"] = _LOCK_REQUEST  # the robot is somewhere else now
         self._gate.decide(row)

@@ -179,13 +179,13 @@ class _Judge:
         self._layout = layout
         self._view = TickView(layout, np.inf, b"")
         # What the robot was sent before, and how it was limited, is not known: no command is too far from it.
-        self._view.start = np.full(layout.action_size, np.nan)
+        self._start = np.full(layout.action_size, np.nan)
         self._lower, self._upper = (np.array([getattr(d, end) for d in dimensions]) for end in ("lower", "upper"))
 
     def __call__(self, row: Any) -> None:
-        fields = self._layout.fields(row)
-        self._view.read(fields, takeover=True, labels=True)
-        bits = fields["reasons"]
+        self._view.read(self._layout.view(row), intent=_WANTS)
+        self._view.start_from(self._start)
+        bits = self._view.reasons
         with np.errstate(all="ignore"):
             for check in CHECKS:
                 bits |= check(self._view)

@@ -10,7 +10,7 @@ import numpy as np
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 
-from dagger_ros.contract import NEVER_NS, Row, StreamReader, stamp_ns
+from dagger_ros.contract import NEVER_NS, CdrReader, Row, stamp_ns
 from dagger_ros.control import NewestStreams
 from dagger_ros.nodes.base import ContractNode, message_class
 
@@ -43,7 +43,7 @@ class ObservationInput:
         self._waiting: list[tuple[int, Any, int]] = []
         self._fresh_topics: set[str] = set()
         contract = node.contract
-        self._readers = [StreamReader(s) for s in contract.streams.values()]
+        self._readers = [CdrReader(s) for s in contract.streams.values()]
         self._latest_ns = [NEVER_NS] * len(self._readers)
         self._wanted = [privileged or not s.privileged for s in contract.streams.values()]
         all_streams = zip(contract.streams.values(), self._wanted, strict=True)
@@ -57,7 +57,7 @@ class ObservationInput:
             indices = [i for i, s in enumerate(contract.streams.values()) if s.topic == topic]
             type_ = next(s.type for s in contract.streams.values() if s.topic == topic)
             node.create_subscription(
-                message_class(type_), topic, partial(self._receive, topic, indices), node.qos.sensor
+                message_class(type_), topic, partial(self._receive, topic, indices), node.qos.sensor, raw=True
             )
 
     def complete(self, tick: Any) -> bool:
@@ -102,20 +102,18 @@ class ObservationInput:
         self._newest.fill(row)
         self._fresh_topics.clear()
 
-    def _receive(self, topic: str, indices: list[int], message: Any) -> None:
-        has_header = self._readers[indices[0]].has_header
-        arrived_ns = NEVER_NS if has_header else self._node.robot_ns()
+    def _receive(self, topic: str, indices: list[int], message: bytes) -> None:
+        """Takes a serialized message: a Python object of it would cost more than all that is done with it."""
+        first = self._readers[indices[0]]
+        stamp = first.stamp_ns(message, NEVER_NS if first.has_header else self._node.robot_ns())
         received_ns = NEVER_NS if self._node.lockstep else self._node.monotonic_ns()
         for index in indices:
             reader = self._readers[index]
-            values: Any = np.empty(reader.size)
-            if not reader.read(message, values):
-                values = None
-            stamp = reader.stamp_ns(message, arrived_ns)
             if self._node.lockstep:
-                self._waiting.append((index, values, stamp))
+                values = np.empty(reader.size)
+                self._waiting.append((index, values if reader.read(message, values) else None, stamp))
             else:
-                self._newest.put(index, values, stamp, received_ns)
+                self._newest.take(index, reader, message, stamp, received_ns)
             self._latest_ns[index] = max(self._latest_ns[index], stamp)
         self._fresh_topics.add(topic)
         self._on_message()

@@ -16,7 +16,6 @@ from dagger_ros.contract import (
     NEVER_NS,
     Contract,
     DaggerError,
-    Fields,
     Intent,
     Interface,
     InterventionReason,
@@ -24,6 +23,7 @@ from dagger_ros.contract import (
     Mode,
     Row,
     RowLayout,
+    RowView,
     Scores,
 )
 from dagger_ros.supervisor.checks import CHECKS, TickView
@@ -51,14 +51,28 @@ _EXPERT_SILENT = int(
 )
 # As plain numbers: operations on flags are slow, and these are done at every tick.
 _TRACKING, _WORKSPACE, _HANDOVER = int(Reason.TRACKING), int(Reason.WORKSPACE), int(Reason.HANDOVER)
-_WANTS_LABEL, _WANTS_TAKEOVER, _WANTS_RESUME = int(Intent.LABEL), int(Intent.TAKEOVER), int(Intent.RESUME)
+_WANTS_LABEL, _WANTS_RESUME = int(Intent.LABEL), int(Intent.RESUME)
 _UNATTENDED, _HELP_UNANSWERED = int(Intent.UNATTENDED), int(Reason.HELP_UNANSWERED)
 _ASKED = int(InterventionReason.ASKED)
 # Whose expert may drive: a script, or a person with the deadman pressed, be it to drive or only to label.
 _CONSENTS = int(Intent.TAKEOVER | Intent.LABEL | Intent.UNATTENDED)
 _LOCK_REQUEST, _HOLD_REQUEST, _RESUME_REQUEST = Event.LOCK.bit, Event.HOLD.bit, Event.RESUME.bit
+# Looking up a member of an enumeration takes as long as a numpy operation on 12 numbers.
+_LOCKED, _HOLD, _POLICY, _EXPERT = Mode.LOCKED, Mode.HOLD, Mode.POLICY, Mode.EXPERT
+_NO_LABEL = Label.NONE
+_TAKEOVER, _RESUME, _RELEASE = Event.TAKEOVER, Event.RESUME, Event.RELEASE
 _STOPS = (Event.HOLD, Event.LOCK, Event.ESTOP)
-_STOPPED = {Mode.LOCKED: int(Reason.NOT_ARMED), Mode.HOLD: int(Reason.HELD), Mode.ESTOP: int(Reason.ESTOP)}
+_STOPPED = {_LOCKED: int(Reason.NOT_ARMED), _HOLD: int(Reason.HELD), Mode.ESTOP: int(Reason.ESTOP)}
+# Neighbours in the row that are written together.
+_PROVENANCE = (
+    "discrepancy",
+    "ask_limits",
+    "back_limits",
+    "help",
+    "label_source",
+    "intervention",
+    "intervention_reason",
+)
 
 
 class Gate:
@@ -106,7 +120,7 @@ class Gate:
                 "help may stay unanswered before the robot is held; found nothing"
             )
         self._layout = RowLayout(contract)
-        self.mode = Mode.LOCKED
+        self.mode = _LOCKED
         self.rule = rule
         self.checks = CHECKS
         self._auto_arm = auto_arm
@@ -120,6 +134,10 @@ class Gate:
         self._rest = np.full(len(action.dimensions_), np.nan if action.interface is Interface.POSITION else 0.0)
         self._limiter = Limiter(contract)
         self._view = TickView(self._layout, doubt_limit, policy_sha256)
+        # Where it writes beside the actions.
+        self._verdict = self._layout.numbers("mode", "reasons")
+        self._provenance = self._layout.numbers(*_PROVENANCE)
+        self._requests_at = self._layout.numbers("requests").start
         self._interventions = 0
         self._begins = False
         self._waits_for_person = False
@@ -148,20 +166,18 @@ class Gate:
 
         What does not stand in a row is taken to be the safe one: a held robot waits for a person, if one arms it.
         """
-        fields = self._layout.fields(row)
-        self.mode = Mode(fields["mode"])
-        intent = fields["expert_intent"]
-        self._view.read(fields, takeover=bool(intent & _WANTS_TAKEOVER), labels=bool(intent & _WANTS_LABEL))
-        self._view.driving_sha256 = self._view.sha256 if self.mode is Mode.POLICY else b""
-        self._waits_for_person = self.mode is Mode.HOLD and not self._auto_arm
-        self._was_outside = bool(fields["reasons"] & _WORKSPACE)
-        self._driver = self.mode if self.mode in (Mode.POLICY, Mode.EXPERT) else None
-        self._interventions, self._begins = fields["intervention"], False
-        self._handed_back = self.rule.robot_gated and self.mode is Mode.POLICY and self._view.pressed
-        self._answered = self.rule.robot_gated and self.mode is Mode.EXPERT
-        if fields["help"]:
+        self.mode = Mode(row["mode"])
+        self._view.read(self._layout.view(row))
+        self._view.driving_sha256 = self._view.sha256 if self.mode is _POLICY else b""
+        self._waits_for_person = self.mode is _HOLD and not self._auto_arm
+        self._was_outside = bool(self._view.reasons & _WORKSPACE)
+        self._driver = self.mode if self.mode in (_POLICY, _EXPERT) else None
+        self._interventions, self._begins = int(row["intervention"]), False
+        self._handed_back = self.rule.robot_gated and self.mode is _POLICY and self._view.pressed
+        self._answered = self.rule.robot_gated and self.mode is _EXPERT
+        if row["help"]:
             self._help.go_on(self._view.monotonic_ns)
-        self._limiter.seed(fields["executed_action"])
+        self._limiter.seed(row["executed_action"])
         self._limiter.last_ns = self._view.monotonic_ns
 
     def final_stop(self) -> Vector:
@@ -178,44 +194,48 @@ class Gate:
                 and (from how messages came) `INPUT_BITS` of the reasons filled in. Mode, reasons, requested and
                 executed action, label and intervention are written.
         """
-        fields = self._layout.fields(row)
-        if fields["requests"] & _LOCK_REQUEST:
+        view = self._layout.view(row)
+        if view.bytes[self._requests_at] & _LOCK_REQUEST:
             self._forget()
         if self._begins:
             self._begins = False
-            self._interventions = int(self.mode is Mode.EXPERT)  # one that goes on is the first of this episode
+            self._interventions = int(self.mode is _EXPERT)  # one that goes on is the first of this episode
         with np.errstate(all="ignore"):  # what is not a number is data here, and becomes a reason
-            self._decide(row, fields)
+            self._decide(view)
 
-    def _decide(self, row: Row, fields: Fields) -> None:
-        view, before, intent = self._view, self.mode, fields["expert_intent"]
-        view.read(fields, takeover=bool(intent & _WANTS_TAKEOVER), labels=bool(intent & _WANTS_LABEL))
-        view.start = self._start()
-        bits = fields["reasons"]
+    def _decide(self, row: RowView) -> None:
+        view, before = self._view, self.mode
+        view.read(row)
+        view.start_from(self._start())
+        bits, intent = view.reasons, view.intent
         for check in self.checks:
             bits |= check(view)
         limits = self.rule.limits  # in force now; the rule may fit them to this tick
-        bits |= self._change_mode(bits, intent, fields["requests"])
-        view.driving_sha256 = view.sha256 if self.mode is Mode.POLICY else b""
-        if self.mode is Mode.EXPERT and before is not Mode.EXPERT:
+        bits |= self._change_mode(bits, intent, view.requests)
+        view.driving_sha256 = view.sha256 if self.mode is _POLICY else b""
+        if self.mode is _EXPERT and before is not _EXPERT:
             self._interventions += 1
-        if self.mode in (Mode.POLICY, Mode.EXPERT):
+        if self.mode in (_POLICY, _EXPERT):
             if self._driver not in (None, self.mode):
                 self._eased_until_ns = view.monotonic_ns + self._handover_ns
             self._driver = self.mode
-        bits |= self._execute(fields, bits)
-        driven = self.mode is Mode.EXPERT
-        row["mode"] = self.mode
-        row["reasons"] = bits
-        row["discrepancy"], row["help"] = view.scores.discrepancy, self._help.asked
-        row["ask_limits"], row["back_limits"] = limits.ask, limits.back
-        row["intervention"] = self._interventions if driven else 0
+        bits |= self._execute(row, bits)
+        driven = self.mode is _EXPERT
+        self._verdict.write(row, self.mode, bits)
         # Whoever does not say why answers the rule.
-        asked = self._answered and (intent & _UNATTENDED or not fields["expert_reason"])
-        row["intervention_reason"] = (_ASKED if asked else fields["expert_reason"]) if driven else 0
+        asked = self._answered and (intent & _UNATTENDED or not view.expert_reason)
         labelled = bool(intent & _WANTS_LABEL) and not bits & _EXPERT_UNUSABLE
         label = self.rule.label(self.mode, expert_labels=labelled)
-        row["label_source"] = Label.NONE if bits & _HANDOVER else label
+        self._provenance.write(
+            row,
+            view.scores.discrepancy,
+            *limits.ask,
+            *limits.back,
+            self._help.asked,
+            _NO_LABEL if bits & _HANDOVER else label,
+            self._interventions if driven else 0,
+            (_ASKED if asked else view.expert_reason) if driven else 0,
+        )
 
     def _forget(self) -> None:
         """The robot is not where it was: a velocity starts from standstill, a position from what is measured next."""
@@ -237,22 +257,22 @@ class Gate:
         if self._view.pressed_anew and not requests & _HOLD_REQUEST:
             self._waits_for_person = False
         consents = bool(intent & _CONSENTS)
-        if self.mode is Mode.EXPERT and not consents:
-            self.mode = next_mode(self.mode, Event.RELEASE)  # whatever the rule
-        if self._auto_arm and self.mode is Mode.LOCKED and fresh:
+        if self.mode is _EXPERT and not consents:
+            self.mode = next_mode(self.mode, _RELEASE)  # whatever the rule
+        if self._auto_arm and self.mode is _LOCKED and fresh:
             self._take(Event.ARM)
-            self._take(Event.RESUME)
+            self._take(_RESUME)
         asks = not self._waits_for_person and self._follow_rule(bits, intent, consents=consents)
-        dismissed = bool(requests & _RESUME_REQUEST) or (before is Mode.HOLD and self.mode is Mode.POLICY)
+        dismissed = bool(requests & _RESUME_REQUEST) or (before is _HOLD and self.mode is _POLICY)
         unanswered = 0
         if self._help.watch(self.mode, asks=asks, dismissed=dismissed, now_ns=self._view.monotonic_ns):
             unanswered = _HELP_UNANSWERED
         outside = bool(bits & _WORKSPACE)
         crossed, self._was_outside = outside and not self._was_outside, outside
-        if self.mode is Mode.POLICY and (bits | unanswered) & self.hold_policy:
+        if self.mode is _POLICY and (bits | unanswered) & self.hold_policy:
             self.mode = next_mode(self.mode, Event.HOLD)
             self._waits_for_person = not self._auto_arm
-        elif self.mode is Mode.EXPERT and (bits & _HOLD_EXPERT or crossed):
+        elif self.mode is _EXPERT and (bits & _HOLD_EXPERT or crossed):
             self.mode = next_mode(self.mode, Event.HOLD)
             # A deadman that was pressed all the while does not drive on: that takes a new press.
             self._waits_for_person = not self._auto_arm
@@ -269,20 +289,20 @@ class Gate:
         view, rule, resume = self._view, self.rule, bool(intent & _WANTS_RESUME)
         if view.pressed_anew or not view.pressed:
             self._handed_back = False
-        if self._auto_arm and self.mode is Mode.HOLD and intent & _UNATTENDED:
-            self._take(Event.RESUME)  # nobody is there to do it
+        if self._auto_arm and self.mode is _HOLD and intent & _UNATTENDED:
+            self._take(_RESUME)  # nobody is there to do it
         before = self.mode
         events = rule.events(Situation(before, resume, view.scores, self._answered))
-        if rule.robot_gated and before is Mode.EXPERT and not resume and bits & (self.hold_policy | _HOLD_EXPERT):
+        if rule.robot_gated and before is _EXPERT and not resume and bits & (self.hold_policy | _HOLD_EXPERT):
             events = ()  # it does not take control back for a policy that could not drive
         for event in events:
-            if event is not Event.TAKEOVER or (consents and not self._handed_back):
+            if event is not _TAKEOVER or (consents and not self._handed_back):
                 self.mode = next_mode(self.mode, event)
-        if rule.robot_gated and before is Mode.EXPERT and self.mode is Mode.POLICY:
+        if rule.robot_gated and before is _EXPERT and self.mode is _POLICY:
             self._handed_back = view.pressed
         if view.pressed and not self._handed_back:
-            self.mode = next_mode(self.mode, Event.TAKEOVER)  # whatever the rule
-        if self.mode is Mode.EXPERT and before is not Mode.EXPERT:
+            self.mode = next_mode(self.mode, _TAKEOVER)  # whatever the rule
+        if self.mode is _EXPERT and before is not _EXPERT:
             self._answered = rule.asks or self._help.asked
         return rule.asks
 
@@ -293,7 +313,7 @@ class Gate:
             if event is not Event.ARM or fresh:
                 self._take(event)
             # What a person stopped or has just armed does not move before a person says so. A lock is no person's.
-            if event is Event.RESUME or (event is Event.LOCK and self._auto_arm):
+            if event is _RESUME or (event is Event.LOCK and self._auto_arm):
                 self._waits_for_person = False
             elif event in _STOPS or self.mode is not before:
                 self._waits_for_person = True
@@ -301,24 +321,24 @@ class Gate:
     def _take(self, event: Event) -> None:
         """A wish of a person; a robot that was stopped may have been moved, so motion starts from what is measured."""
         before, self.mode = self.mode, next_mode(self.mode, event)
-        if self._measures and before in (Mode.LOCKED, Mode.ESTOP) and self.mode is Mode.HOLD:
+        if self._measures and before in (_LOCKED, Mode.ESTOP) and self.mode is _HOLD:
             self._limiter.last_ns = NEVER_NS
 
-    def _execute(self, fields: Fields, bits: int) -> int:
+    def _execute(self, row: RowView, bits: int) -> int:
         limiter, now_ns = self._limiter, self._view.monotonic_ns
         reasons = _STOPPED.get(self.mode, 0)
         if self._is_idle():
             limiter.seed(self._rest if bits & _LOCK else self._start())
-        requested: Vector = fields["requested_action"]
+        requested: Vector = row.requested_action
         stop = reasons != 0
-        if self.mode is Mode.POLICY:
-            requested[:] = fields["policy_action"]
-        elif self.mode is Mode.EXPERT:
-            requested[:] = fields["expert_action"]
+        if self.mode is _POLICY:
+            requested[:] = self._view.policy.action
+        elif self.mode is _EXPERT:
+            requested[:] = self._view.expert.action
             self.rule.disturb(requested, limiter.half_range)
         else:
             requested[:] = self._stop_action(blocked=bool(bits & _TRACKING) and not bits & _LOCK)
-        executed: Vector = fields["executed_action"]
+        executed: Vector = row.executed_action
         executed[:] = requested
         if not finite(executed):
             return reasons  # nothing to send: an effort interface at rest, a position that was never measured

@@ -7,6 +7,7 @@ more than one and a half periods, and starts from rest.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ _SHORTEST_STEP = 0.1
 _LONGEST_STEP = 1.5
 # Rounding of differences and quotients, as a share of the limit.
 _ROUNDING = 1e-9
+# As a share of a limit: what stays so far below every one is not limited, however it is rounded.
+_MARGIN = 1e-6
 
 _BOUND, _RATE = int(Reason.CLAMPED_BOUND), int(Reason.CLAMPED_RATE)
 _ACCELERATION, _JERK = int(Reason.CLAMPED_ACCELERATION), int(Reason.CLAMPED_JERK)
@@ -69,6 +72,11 @@ class Limiter:
         self._grain = 8 * np.finfo(np.float64).eps * np.abs(self._both_bounds).max(axis=0)
         size = len(dimensions)
         self.last, self._slope, self._curve = np.empty(size), np.empty(size), np.empty(size)
+        self._middle, self._step = (self.bounds[0] + self.bounds[1]) / 2, np.empty(size)
+        self._calm_limits = self._limits_of_calm()
+        self._motion, self._within = np.zeros_like(self._calm_limits), np.zeros(self._calm_limits.shape, bool)
+        self._place, self._new_slope, *rest = self._motion
+        self._bends = list(zip((self._slope, self._curve), rest, strict=False))
         self.last_ns: int
         self.in_bounds: bool
         self.seed(np.nan)
@@ -111,6 +119,13 @@ class Limiter:
             elapsed_ns = int(_LONGEST_STEP * self._period_ns)
             self._slope[:] = self._curve[:] = 0.0
         step_s = elapsed_ns * 1e-9
+        if (stop or scale == 1.0) and self._is_calm(action, step_s):
+            self._slope[:] = self._new_slope
+            if self._second_order:
+                self._curve[:] = self._motion[2]
+            self.last[:] = action
+            self.last_ns = now_ns
+            return 0
         reach = self._reach(step_s, 1.0)
         wanted = action.copy()
         self._bring_within(action, reach)
@@ -125,11 +140,48 @@ class Limiter:
             bits |= self._bend(action, reach, step_s, stop)
         slope = (action - self.last) / step_s
         if self._second_order:
-            self._curve = (slope - self._slope) / step_s
-        self._slope = slope
+            self._curve[:] = (slope - self._slope) / step_s
+        self._slope[:] = slope
         self.last[:] = action
         self.last_ns = now_ns
         return bits
+
+    def _is_calm(self, action: Vector, step_s: float) -> bool:
+        """Whether an action is so far within every limit that none of them can change it: most are.
+
+        `_motion` then holds its derivatives, by the same operations as in `limit`.
+        """
+        self._step.fill(step_s)
+        np.subtract(self.last if self._second_order else action, self._middle, out=self._place)
+        newest = self._new_slope
+        np.subtract(action, self.last, out=newest)
+        np.divide(newest, self._step, out=newest)
+        for before, bend in self._bends:
+            np.subtract(newest, before, out=bend)
+            np.divide(bend, self._step, out=bend)
+            newest = bend
+        np.less_equal(np.abs(self._motion), self._calm_limits, out=self._within)
+        return 0 not in self._within.tobytes()
+
+    def _limits_of_calm(self) -> Vector:
+        """(K, A) on the distance from the middle of the bounds, and on each derivative that has a limit.
+
+        Of a position it is the last one that must be so far from its bounds that there is room to brake from full
+        speed; see `_second_order_reach`.
+        """
+        shortest_s, longest_s = (share * self._period_ns * 1e-9 for share in (_SHORTEST_STEP, _LONGEST_STEP))
+        if self._second_order:
+            room = self._speed * self._speed / self._twice_up + self._speed * longest_s
+            derivatives = [self._speed, self._up]
+        else:
+            room = np.zeros_like(self._up)
+            derivatives = [np.minimum(self._up, self._down)]
+        if self._has_jerk:
+            derivatives.append(self._jerk)
+        limits = [self.half_range - room - self._grain]
+        for order, limit in enumerate(derivatives, 1):
+            limits.append(limit * (1 - _MARGIN) - self._grain / shortest_s**order)
+        return np.stack(limits)
 
     def _bring_within(self, action: Vector, reach: _Span) -> None:
         """The limits that always hold: those of motion, and last the bounds."""
@@ -208,7 +260,8 @@ class Limiter:
 
 def finite(values: Vector) -> bool:
     """Whether no value is NaN or infinite."""
-    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
+    # Most are: a sum of squares is finite unless one of them is not, or they are very large.
+    return math.isfinite(values.dot(values)) or bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
 
 def beyond(difference: Vector, limit: Vector) -> bool:

@@ -27,6 +27,8 @@ __all__ = [
 # Keeps the coins apart from other uses of the same seed.
 _COIN_STREAM = 1
 
+_LET_GO, _HAND_BACK = (Event.RELEASE,), (Event.RELEASE, Event.RESUME)
+
 Beta = Callable[[int], float]
 
 # Probability that the expert drives, by round; round 0 are the demonstrations and never asks.
@@ -95,7 +97,7 @@ class HumanGated(Rule):
 
     def events(self, situation: Situation) -> Sequence[Event]:
         """Letting go holds, and only an explicit hand-back resumes. That a pressed deadman drives is so under each."""
-        return (Event.RELEASE, Event.RESUME) if situation.resume else (Event.RELEASE,)
+        return _HAND_BACK if situation.resume else _LET_GO
 
 
 @dataclass(frozen=True)

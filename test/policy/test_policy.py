@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dagger_ros.contract import NEVER_NS, Contract, DaggerError, RowLayout
 from dagger_ros.policy import Checkpoint, MlpEnsemble, load_checkpoint, save_checkpoint
@@ -90,3 +94,42 @@ def test_checkpoint_says_what_it_was_trained_on(peg: Contract, tmp_path: Path) -
     assert content["columns"][0] == "peg_in_hole.pose.position.x"
     assert content["actions"] == ["vx", "vy", "vz"]
     assert len(content["weights_sha256"]) == 64
+
+
+@pytest.mark.torch
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    members=st.integers(1, 5),
+    inputs=st.integers(1, 30),
+    hidden=st.lists(st.integers(1, 40), max_size=3),
+    outputs=st.integers(1, 12),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_ensemble_of_any_shape_is_torch_within_a_millionth(
+    members: int, inputs: int, hidden: list[int], outputs: int, seed: int
+) -> None:
+    """Of what the largest number in the computation is: float32 has 7 digits."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    sizes = [inputs, *hidden, outputs]
+    tensors: dict[str, Any] = {}
+    for i, (size, next_size) in enumerate(pairwise(sizes)):
+        tensors[f"layer{i}.weight"] = (rng.normal(size=(members, size, next_size)) / np.sqrt(size)).astype(np.float32)
+        tensors[f"layer{i}.bias"] = (rng.normal(size=(members, 1, next_size)) / 10).astype(np.float32)
+    tensors |= {"input_mean": rng.normal(size=inputs).astype(np.float32)}
+    tensors |= {"input_scale": np.ones(inputs, np.float32), "output_mean": np.zeros(outputs, np.float32)}
+    tensors |= {"output_scale": np.full(outputs, 0.5, np.float32)}
+    observation = tensors["input_mean"] + rng.uniform(-1, 1, inputs)
+    values = torch.from_numpy(observation - tensors["input_mean"]).float()[None, None].expand(members, 1, -1)
+    with torch.inference_mode():
+        for i in range(len(sizes) - 1):
+            values = values @ torch.from_numpy(tensors[f"layer{i}.weight"]) + torch.from_numpy(
+                tensors[f"layer{i}.bias"]
+            )
+            values = torch.relu(values) if i < len(sizes) - 2 else values
+        doubt = values[:, 0].std(dim=0, unbiased=False).square().mean().sqrt().item()
+        expected = (values[:, 0].mean(dim=0) * 0.5).numpy()
+    out = np.zeros(outputs)
+    scores = MlpEnsemble(tensors).act(observation, out, NEVER_NS)
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    assert scores.doubt == pytest.approx(doubt, abs=1e-6)

@@ -12,6 +12,7 @@ from bench import PERIOD_NS, changed, position_contract
 from dagger_ros.contract import NEVER_NS, Contract
 from dagger_ros.supervisor import Reason
 from dagger_ros.supervisor.limits import Limiter
+from referee import contract_of
 
 T = PERIOD_NS * 1e-9
 SPEED, ACCELERATION = 0.8, 4.0
@@ -315,3 +316,42 @@ def test_start_on_a_bound_is_inside(start: float, inside: bool) -> None:
 
 def test_half_range_is_half_of_what_the_bounds_leave() -> None:
     assert Limiter(velocity(lower=-0.5, upper=1.5)).half_range.tolist() == [1.0, 1.0, 1.0]
+
+
+class NeverCalm(Limiter):
+    """Looks at each limit at every tick."""
+
+    def _is_calm(self, action: Any, step_s: float) -> bool:
+        return False
+
+
+KINDS = [(kind, jerk) for kind in ("velocity", "position", "effort") for jerk in (False, True)]
+
+
+@pytest.mark.parametrize(("kind", "jerk"), KINDS)
+@pytest.mark.parametrize("share", [0.05, 0.9999, 1 - 1e-8, 1.0, 1 + 1e-8, 3.0])
+def test_first_look_at_what_is_calm_changes_nothing(kind: str, jerk: bool, share: float) -> None:
+    """Steps that take a share of what one of the limits allows, up to the bounds and back."""
+    contract = contract_of(kind, jerk=jerk)
+    period_ns, d = contract.timing.period_ns, contract.action.dimensions_[0]
+    limits = [d.velocity_limit, d.acceleration_limit or d.rate_limit, d.jerk_limit or 1.0]
+    largest = [limit * (period_ns * 1e-9) ** n for n, limit in enumerate(limits, kind == "position") if limit]
+    rng = np.random.default_rng(0)
+    both, calm, now_ns = [Limiter(contract), NeverCalm(contract)], 0, 10**9
+    for _ in range(20):
+        start = rng.uniform(-0.3, 0.3) * both[0].half_range
+        for limiter in both:
+            limiter.seed(start)
+        for _ in range(40):
+            now_ns += int(period_ns * rng.choice([1.0, 1.0, 1.0, 0.05, 0.5, 1.4, 2.0]))
+            action = both[0].last + share * rng.choice(largest) * rng.choice([-1.0, 1.0], len(start))
+            stop, scale = bool(rng.random() < 0.1), 0.5 if rng.random() < 0.1 else 1.0
+            results = []
+            for limiter in both:
+                sent = action.copy()
+                bits = limiter.limit(sent, now_ns, stop=stop, scale=scale)
+                state = (sent, limiter.last, limiter._slope, limiter._curve)
+                results.append((bits, limiter.last_ns, limiter.at_rest, *(values.tobytes() for values in state)))
+            assert results[0] == results[1]
+            calm += both[0]._is_calm(both[0].last, period_ns * 1e-9)
+    assert calm > 0
