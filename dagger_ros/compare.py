@@ -259,7 +259,7 @@ def table_of(outcomes: Sequence[Outcome], differences: dict[str, Paired]) -> str
     """
     heads = (
         "method", "seeds", "pi_000", "success", "95 % over seeds", "metric", "labels", "takeovers",
-        "context switches", "help requests", "help rate", "human steps", "success beside the reference", "p",
+        "context switches", "help requests", "help rate", "human steps", "success beside the reference", "only one succeeds", "verdict",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in dict.fromkeys(o.method for o in outcomes):
@@ -279,7 +279,8 @@ def table_of(outcomes: Sequence[Outcome], differences: dict[str, Paired]) -> str
             _mean(of, "help_rate", "{:.1f} %", 100) if any(o.help_requests for o in of) else "",
             _mean(of, "human_steps"),
             _difference(gain) if gain else "",
-            (f"{gain.p_value:.2g}" if gain.p_value >= 1e-4 else "< 0.0001") if gain else "",
+            f"{gain.only_b} here, {gain.only_a} there" if gain else "",
+            ("credibly better" if gain.better else "credibly worse" if gain.worse else "not credible") if gain else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -55,7 +55,8 @@ class Paired:
         success_ci95: Its interval, by bootstrap over training seeds and rollouts.
         only_a: Rollouts in which only A succeeded.
         only_b: Rollouts in which only B succeeded.
-        p_value: Of the exact test of McNemar (1947): both succeed alike.
+        p_value: Of the exact test of McNemar (1947): both succeed alike. None with several training seeds: it takes
+            rollouts for independent, and those of one policy are not.
         metric: Mean difference of the metric.
         metric_ci95: Its interval, by the same bootstrap.
         better: With the sign of the metric's goal, the lower end of the one-sided 95 % interval of the difference is
@@ -69,7 +70,7 @@ class Paired:
     success_ci95: tuple[float, float]
     only_a: int
     only_b: int
-    p_value: float
+    p_value: float | None
     metric: float
     metric_ci95: tuple[float, float]
     better: bool
@@ -118,12 +119,16 @@ def paired(
         success_ci95=_interval(drawn[0]),
         only_a=only_a,
         only_b=only_b,
-        p_value=float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0,
+        p_value=_mcnemar(only_a, only_b) if seeds == 1 else None,
         metric=float(metric.mean()),
         metric_ci95=_interval(drawn[1]),
         better=bool(np.quantile(gain, 0.05) > 0),
         worse=bool(np.quantile(gain, 0.95) < 0),
     )
+
+
+def _mcnemar(only_a: int, only_b: int) -> float:
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
 
 
 def _resampled(values: Values, rng: np.random.Generator) -> Values:

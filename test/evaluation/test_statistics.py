@@ -72,7 +72,9 @@ def test_few_training_seeds_that_disagree_are_not_credible_though_each_panel_is_
     nothing = np.zeros((3, 60), bool)
     assert not paired(nothing, one_seed_won, nothing, one_seed_won, maximize=True).better
     all_won = np.ones((3, 60), bool)
-    assert paired(nothing, all_won, nothing, all_won, maximize=True).better
+    certain = paired(nothing, all_won, nothing, all_won, maximize=True)
+    assert certain.better
+    assert certain.p_value is None
 
 
 def test_paired_interval_holds_the_truth_as_often_as_it_says() -> None:
