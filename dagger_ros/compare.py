@@ -259,7 +259,8 @@ def table_of(outcomes: Sequence[Outcome], differences: dict[str, Paired]) -> str
     """
     heads = (
         "method", "seeds", "pi_000", "success", "95 % over seeds", "metric", "labels", "takeovers",
-        "context switches", "help requests", "help rate", "human steps", "success beside the reference", "only one succeeds", "verdict",
+        "context switches", "help requests", "help rate", "human steps",
+        "success beside the reference", "only one succeeds", "verdict",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in dict.fromkeys(o.method for o in outcomes):
