@@ -39,10 +39,13 @@ class MujocoBridgeNode(ContractNode):
         repeat = self.parameter("repeat", False, "start a new episode, with the next seed, when one is over")
         self._publishes_clock = self.parameter("publish_clock", True, "publish the simulated time on /clock")
         shared = self.parameter("shared_images", False, "hand pictures over in shared memory too, beside their topics")
+        defaults = {item.name: item.default for item in fields(Perturbation)}
+        defaults["observation_streams"] = [""]  # a list without an element has no type in ROS
         settings = {
-            item.name: self.parameter(f"perturbation.{item.name}", item.default, f"see Perturbation.{item.name}")
-            for item in fields(Perturbation)
+            name: self.parameter(f"perturbation.{name}", default, f"see Perturbation.{name}")
+            for name, default in defaults.items()
         }
+        settings["observation_streams"] = [name for name in settings["observation_streams"] if name]
         self.plant = load_plant(self.contract, self.contract_path, Perturbation(**settings))
         self._repeat = repeat
         self._paused = False
