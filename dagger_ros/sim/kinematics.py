@@ -44,8 +44,9 @@ class UprightSite:
         """
         mujoco.mj_jacSite(self._model, data, self._position, self._rotation, self._site)
         jacobian = np.concatenate([self._position, self._rotation])[:, self._dofs]
-        frame = data.site_xmat[self._site].reshape(3, 3)
-        tilt = 0.5 * np.cross(frame.T, np.eye(3)).sum(axis=0)
+        r = data.site_xmat[self._site]  # row by row
+        # Half the sum of the cross products of the frame's axes and the world's.
+        tilt = 0.5 * np.array([r[5] - r[7], r[6] - r[2], r[1] - r[3]])
         wanted = np.concatenate([displacement, self._ORIENTATION_GAIN * tilt])
         step: Vector = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + self._DAMPING * np.eye(6), wanted)
         return step

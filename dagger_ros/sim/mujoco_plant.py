@@ -191,8 +191,12 @@ class MujocoPlant:
         if len(self._commands) > self._action_delay_ticks:
             self._wanted = self._commands.popleft()
         wanted = self._wanted
-        followed = [self._follow_once(wanted) for _ in range(self._substeps)]
-        mean = np.mean(followed, axis=0) if self._disturbed else wanted
+        if self._disturbed:
+            followed = [self._follow_once(wanted) for _ in range(self._substeps)]
+            mean = np.mean(followed, axis=0)
+        else:
+            self._actual[:] = wanted
+            followed, mean = [wanted] * self._substeps, wanted
         self._actuator.start_tick(self.model, self.data, mean)
         for actual in followed:
             self._actuator.substep(self.model, self.data, actual)
