@@ -263,7 +263,8 @@ class Planted:
     def failures(self, first_seed: int, count: int, most: int = 100) -> Iterator[Trace]:
         """The first rollouts from a seed on that fail, of at most so many."""
         plant = load_plant(self.contract, contract_path(self.task))
-        seeds = [s for s in range(first_seed, first_seed + most) if plant.reset(s) and self.fault.judged(plant.truth())]
+        every = range(first_seed, first_seed + most)
+        seeds = (s for s in every if plant.reset(s) and self.fault.judged(plant.truth()))
         failed = (trace for trace in map(self.rollout, seeds) if not trace.result.success)
         return itertools.islice(failed, count)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import Scores
+from dagger_ros.contract import Goal, Scores
 from dagger_ros.evaluation.diagnosis.judges import JUDGES
 from dagger_ros.evaluation.diagnosis.record import Reruns, RolloutDiagnosis
-from dagger_ros.evaluation.diagnosis.reruns import REPEATS, Laboratory, Share, When
+from dagger_ros.evaluation.diagnosis.reruns import REPEATS, Laboratory, Rerun, Share, When
 from dagger_ros.evaluation.diagnosis.usual import Usual, wrong_decisions
 from dagger_ros.evaluation.diagnosis.worlds import REMOVABLE, Cause, World
 from dagger_ros.evaluation.trace import Trace
@@ -62,14 +63,14 @@ class _Case:
         """The first that can be shown, in the order in which one would explain the next."""
         if self._is_misjudged():
             return Cause.EVALUATION
-        again = self._run(self.world)[0]
+        again, recorded = self._run(self.world)[0], self.trace.result
         if again.success:
-            self.evidence.append(
-                "The same rollout, run again, succeeds: code, model or policy are not those that were judged."
-            )
+            self.evidence.append(f"The same rollout, run again, succeeds: {_OTHER}.")
             return None
+        if (again.failure, again.ticks) != (recorded.failure, recorded.ticks):
+            self.evidence.append(f"The same rollout, run again, fails in another way: {_OTHER}.")
         solvable = self._expert_saves()
-        return self._removed() or self._decided(solvable)
+        return self._removed(solvable) or self._decided(solvable)
 
     def _is_misjudged(self) -> bool:
         contract = self.laboratory.contract
@@ -90,16 +91,22 @@ class _Case:
                     f"({contract.task.criterion}); the result says {failure}."
                 )
                 return True
-        if self.ticks < contract.horizon_ticks and len(self.trace.rows) == self.ticks:
-            longer = self._run(self.world, ticks=contract.horizon_ticks)[0]
-            self.reruns.append(Reruns("horizon of the panel", int(longer.success), 1))
-            if longer.success:
-                self.evidence.append(
-                    f"The panel ended it after {self._time(self.ticks)}; with the contract's "
-                    f"{contract.task.horizon_s:g} s it succeeds after {self._time(longer.ticks)}."
-                )
-                return True
-        return False
+        return self._ended_early("The panel ended it", None)
+
+    def _ended_early(self, said: str, when: When | None) -> bool:
+        """Whether it succeeds, or the expert, where the panel gives it less time than the contract does."""
+        contract = self.laboratory.contract
+        if self.ticks >= contract.horizon_ticks or len(self.trace.rows) < self.ticks:
+            return False
+        longer = self._run(self.world, ticks=contract.horizon_ticks, when=when)[0]
+        self.reruns.append(Reruns("horizon of the panel", int(longer.success), 1))
+        if longer.success:
+            self.evidence.insert(
+                0,
+                f"{said} after {self._time(self.ticks)}; with the contract's {contract.task.horizon_s:g} s it is done "
+                f"after {self._time(longer.ticks)}.",
+            )
+        return longer.success
 
     def _expert_saves(self) -> bool:
         """Whether the expert does it from the start; finds the last tick from which it still does."""
@@ -117,22 +124,23 @@ class _Case:
         self.onset = low
         return True
 
-    def _removed(self) -> Cause | None:
-        """The removable cause without which it succeeds."""
+    def _removed(self, solvable: bool) -> Cause | None:
+        """The removable cause without which it succeeds: not by luck, unless it stops the expert too."""
         there = [cause for cause in REMOVABLE if self.world.has(cause)]
         healed = {cause: self._without(cause) for cause in there}
-        for cause in there:
-            if healed[cause].most and not self._is_sure(healed[cause]):
-                self.evidence.append(
-                    f"Without {_WORDS[cause]} it succeeds too, by luck: {100 * healed[cause].wrong:.0f} % of its "
-                    f"decisions are wrong then, in rollouts that succeed at most {100 * self.usual.wrong:.0f} %."
-                )
-        shown = [c for c in there if self._is_sure(healed[c], always=not self.world.perturbs(c))]
-        if not shown and len(there) > 1 and self.world.plain != self.world:
-            everything = self._repeated("every perturbation", self.world.plain)
-            if self._is_sure(everything):
-                self.evidence.append(f"Only without every perturbation it succeeds ({everything}).")
-                shown = [cause for cause in there if self.world.perturbs(cause)]
+        sure = [c for c in there if self._is_sure(healed[c], always=not self.world.perturbs(c))]
+        lucky = [c for c in there if healed[c].most and c not in sure]
+        shown = sure or ([] if solvable else lucky)
+        if not shown:
+            self.evidence += [
+                f"Without {_WORDS[cause]} it succeeds too ({healed[cause]} reruns), which shows little: "
+                f"{100 * healed[cause].wrong:.0f} % of its decisions are wrong then, in rollouts that succeed at most "
+                f"{100 * self.usual.wrong:.0f} %."
+                for cause in lucky
+            ]
+        if not shown and len(there) > 1 and self.world.plain != self.world and self._is_sure(self._plainly):
+            self.evidence.append(f"Only without every perturbation it succeeds ({self._plainly} reruns).")
+            shown = [cause for cause in there if self.world.perturbs(cause)]
         if not shown:
             return None
         alone = {}
@@ -144,6 +152,11 @@ class _Case:
         best = max(shown, key=lambda c: (healed[c].share - (alone[c].share if alone else 0.0), -healed[c].ticks))
         self._say_removed(best, healed, alone)
         return best
+
+    @cached_property
+    def _plainly(self) -> Share:
+        """Without any perturbation."""
+        return self._repeated("every perturbation", self.world.plain)
 
     def _is_sure(self, share: Share, *, always: bool = False) -> bool:
         """Whether most reruns heal (or each), and not by luck."""
@@ -164,10 +177,12 @@ class _Case:
     def _decided(self, solvable: bool) -> Cause:
         """What is left: the plant, or the policy's decisions."""
         world = self.world
-        if world.plain != world and not self._repeated("every perturbation", world.plain).most:
+        if world.plain != world and not self._plainly.most:
             world = world.plain
             solvable = self._run(world, when=_from(0))[0].success
         if not solvable:
+            if self._ended_early("Not even the expert does it before the panel ends it", _from(0)):
+                return Cause.EVALUATION
             self.evidence.insert(
                 0,
                 "Not even the expert, which sees the true state, does it from the start, and nothing that can be "
@@ -196,14 +211,26 @@ class _Case:
         unfamiliar = self._repeated(Cause.DATA_COVERAGE.value, world, when=is_unfamiliar)
         known = self._repeated(Cause.PLANNING.value, world, when=lambda tick, scores: not is_unfamiliar(tick, scores))
         share = float((~(rows["novelty"][: first + 1] <= limit)).mean())
-        lacks_data = share > _MANY if unfamiliar.most == known.most else unfamiliar.most
+        lacks_data = self._lacks_data(unfamiliar, known, share)
+        by = "in unfamiliar states alone {}, in familiar states alone {}".format(
+            *(f"it succeeds in {s} reruns" if s.healed else f"in none of {s.of}" for s in (unfamiliar, known))
+        )
+        why = "it had learned nothing like this" if lacks_data else "it had learned from states like these"
         self.evidence[:0] = [
-            "The expert does it from the start; with the expert in its place in unfamiliar states alone the policy "
-            f"succeeds in {unfamiliar} reruns, in familiar states alone in {known}.",
+            f"The expert does it, and the policy decided wrongly where {why}: with the expert in its place {by}.",
             f"Until its first wrong decision, at {self._time(first)}, {100 * share:.0f} % of what it saw was "
             "unfamiliar: further from what it was trained on than 95 % of that.",
         ]
         return Cause.DATA_COVERAGE if lacks_data else Cause.PLANNING
+
+    def _lacks_data(self, unfamiliar: Share, known: Share, share: float) -> bool:
+        """Whether help in unfamiliar states does more than help in familiar ones; of equals, where it went wrong."""
+        sign = 1 if self.laboratory.contract.task.metric.goal is Goal.MAXIMIZE else -1
+        if unfamiliar.most != known.most:
+            return unfamiliar.most
+        if not known.most and unfamiliar.metric != known.metric:
+            return sign * unfamiliar.metric > sign * known.metric
+        return share > _MANY
 
     def _first_wrong(self, world: World, rows: Rows) -> int:
         """First tick at which the policy wants something else than the expert; if none, the onset or the end."""
@@ -211,7 +238,7 @@ class _Case:
         last = self.onset if world == self.world and self.onset >= 0 else len(rows) - 1
         return min(int(wrong[0]), last) if len(wrong) else last
 
-    def _run(self, world: World, *, when: When | None = None, ticks: int | None = None) -> Any:
+    def _run(self, world: World, *, when: When | None = None, ticks: int | None = None) -> Rerun:
         return self.laboratory.run(self.trace.result.key, world, ticks=ticks or self.ticks, when=when)
 
     def _repeated(self, removed: str, world: World, *, when: When | None = None, every: bool = False) -> Share:
@@ -223,6 +250,7 @@ class _Case:
         return f"{ticks / self.laboratory.contract.timing.control_rate_hz:.2f} s"
 
 
+_OTHER = "code, model or policy are not those that were judged"
 _WORDS = {
     Cause.PERCEPTION: "what disturbs its view of the world",
     Cause.STATE_ESTIMATION: "what disturbs its view of its own state",

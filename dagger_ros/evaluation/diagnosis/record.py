@@ -105,7 +105,7 @@ class Diagnosis:
             diagnosis = TypeAdapter(Diagnosis).validate_json(json.dumps(content), strict=True)
             if diagnosis.schema != _SCHEMA:
                 raise ValueError(f"found schema {diagnosis.schema}")
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DaggerError(
                 f"{path}: expected what dagger-ros diagnose writes (schema {_SCHEMA}); {error}. Diagnose again"
             ) from error

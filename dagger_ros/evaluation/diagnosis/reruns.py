@@ -18,9 +18,12 @@ from dagger_ros.expert import Expert
 from dagger_ros.policy import Checkpoint, Policy
 from dagger_ros.sim import MujocoPlant, load_plant
 
-__all__ = ["REPEATS", "Laboratory", "Share", "When"]
+__all__ = ["REPEATS", "Laboratory", "Rerun", "Share", "When"]
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
+
+Rerun = tuple[RolloutResult, np.ndarray[Any, Any], np.ndarray[Any, np.dtype[np.float32]]]
+"""As `run_rollout` gives it."""
 
 When = Callable[[int, Scores], bool]
 """Whether the expert acts in the policy's place, by tick of the rollout and the policy's scores."""
@@ -42,12 +45,14 @@ class Share:
         of: All.
         ticks: Mean length of those that succeeded; 0: none did.
         wrong: Mean share of wrong decisions in those that succeeded; 0: none did.
+        metric: Mean of the contract's metric over all of them.
     """
 
     healed: int
     of: int
     ticks: float
     wrong: float
+    metric: float
 
     @property
     def most(self) -> bool:
@@ -87,9 +92,7 @@ class Laboratory:
             self._plants[world.key] = load_plant(world.contract, self._path, world.perturbation)
         return self._plants[world.key]
 
-    def run(
-        self, key: RolloutKey, world: World, *, ticks: int, when: When | None = None, repeat: int = 0
-    ) -> tuple[RolloutResult, np.ndarray[Any, Any], np.ndarray[Any, np.dtype[np.float32]]]:
+    def run(self, key: RolloutKey, world: World, *, ticks: int, when: When | None = None, repeat: int = 0) -> Rerun:
         """One rollout.
 
         Args:
@@ -100,7 +103,7 @@ class Laboratory:
             repeat: Which noise the policy sees; 0: none.
 
         Returns:
-            As `run_rollout`.
+            How it ended, (T,) rows, and (T + 1, S) scenes.
         """
         plant = self.plant(world)
         about, network = self._policy
@@ -115,15 +118,17 @@ class Laboratory:
         self, key: RolloutKey, world: World, *, ticks: int, when: When | None = None, every: bool = False
     ) -> Share:
         """Reruns until most of `REPEATS` agree, or `every` one of them."""
-        lengths, wrong = list[int](), list[float]()
+        lengths, wrong, metrics = list[int](), list[float](), list[float]()
         of, most = 0, REPEATS // 2 + 1
         while of < REPEATS and (every or max(len(lengths), of - len(lengths)) < most):
             result, rows, _ = self.run(key, world, ticks=ticks, when=when, repeat=of)
+            metrics.append(result.metric)
             if result.success:
                 lengths.append(result.ticks)
                 wrong.append(float(wrong_decisions(rows, self.contract, self.plant(world).task).mean()))
             of += 1
-        return Share(len(lengths), of, *(float(np.mean(values)) if values else 0.0 for values in (lengths, wrong)))
+        means = (float(np.mean(values)) if values else 0.0 for values in (lengths, wrong, metrics))
+        return Share(len(lengths), of, *means)
 
 
 class _StandIn:
