@@ -73,8 +73,11 @@ def test_run_with_wrong_options_says_so_and_makes_nothing(
     ("options", "message"),
     [
         (["--rules", "hg,magic"], "rule: expected one of bc, dagger, hg"),
-        (["--rules", "hg,hg"], "expected at least one rule and one seed, and each once; got rules hg, hg; seeds 0, 1"),
-        (["--rules", ""], "expected at least one rule and one seed, and each once; got rules none"),
+        (
+            ["--rules", "hg,hg"],
+            "expected at least one method and one seed, and each once; got methods hg, hg; seeds 0, 1",
+        ),
+        (["--rules", ""], "expected at least one method and one seed, and each once; got methods none"),
         (["--seeds", "0,x"], "seeds: expected whole numbers, comma-separated, got '0,x'"),
         (["--rules", "thrifty", "--budgets", "0.1;2"], "budgets: expected numbers, comma-separated, got '0.1;2'"),
         (["--rules", "thrifty", "--budgets", "2"], "budget: expected a share of the policy's ticks between 0 and 1"),
