@@ -37,6 +37,7 @@ REQUIRES = [
     "safetensors>=0.4",
     "scikit-learn>=1.3",
     "scipy>=1.10",
+    "threadpoolctl>=3.1",
     "torch>=2.2",
 ]
 

@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from decision import JOINTS, arm
 from reference.plain_tick import PlainEnsemble, PlainTick
 
-from dagger_ros.contract import CdrReader, Contract, ExpertIntent, Mode, RowLayout, TopicWriter
+from dagger_ros.contract import CdrReader, Contract, ExpertIntent, Mode, RowLayout, RowView, TopicWriter
 from dagger_ros.control import ControlTick, NewestStreams
 from dagger_ros.policy import Checkpoint, MlpEnsemble
 from dagger_ros.supervisor import Gate, make_rule
@@ -129,7 +129,7 @@ class Ours:
         self._control.start_episode(0)
         self._readers = [CdrReader(s) for s in contract.streams.values()]
         self._streams = NewestStreams(self.layout)
-        self.row, self._empty = self.layout.view(self.layout.new(1)[0]), self.layout.new(1).tobytes()
+        self.row, self._empty = RowView.of(self.layout.new(1)[0]), self.layout.new(1).tobytes()
         self._times = self.layout.numbers("time_ns", "monotonic_ns")
         self._writer = TopicWriter([contract.action], Float64MultiArray())
         self._executed = [self.row.executed_action]
@@ -168,6 +168,11 @@ class Plain:
         return serialize_message(command), decided
 
 
+def with_stamp(data: bytes, time_ns: int) -> bytes:
+    """A serialized message with another header stamp."""
+    return data[:4] + _STAMP.pack(*divmod(time_ns, 1_000_000_000)) + data[12:]
+
+
 def stamped(made: list[list[bytes]], period_ns: int) -> Iterator[tuple[list[bytes], int]]:
     """The messages again and again, each time with the stamps of their tick."""
     tick = 0
@@ -175,8 +180,7 @@ def stamped(made: list[list[bytes]], period_ns: int) -> Iterator[tuple[list[byte
         for received in made:
             tick += 1
             now_ns = tick * period_ns
-            stamp = _STAMP.pack(*divmod(now_ns, 1_000_000_000))
-            yield [data[:4] + stamp + data[12:] for data in received], now_ns
+            yield [with_stamp(data, now_ns) for data in received], now_ns
 
 
 def measure(contract: Contract, ticks: int) -> np.ndarray[Any, np.dtype[np.float64]]:

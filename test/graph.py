@@ -56,9 +56,13 @@ class Graph:
         ]
         options = [item for argument in arguments for item in ("-p", argument)]
         options += [item for old, new in (remap or {}).items() for item in ("-r", f"{old}:={new}")]
+        self.start_command(name, [sys.executable, "-m", f"dagger_ros.nodes.{name}", "--ros-args", *options])
+
+    def start_command(self, name: str, command: list[str]) -> None:
+        """The same with a process that is told to end like a node, whatever it is."""
         with (self._log / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"dagger_ros.nodes.{name}", "--ros-args", *options],
+                command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=self._join_group,

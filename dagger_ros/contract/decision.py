@@ -10,6 +10,7 @@ import numpy as np
 from dagger_ros.contract.messages import stamp_from_ns, stamp_ns
 from dagger_ros.contract.row import Row
 from dagger_ros.contract.scores import Scores
+from dagger_ros.contract.view import Numbers, RowView
 
 __all__ = ["DecisionWriter", "mode_of", "read_decision"]
 
@@ -67,6 +68,11 @@ class DecisionWriter:
             is_array = isinstance(getattr(message, name), np.ndarray)
             setattr(message, name, row[name].copy() if is_array else row[name].tolist())
         self._views = [(name, np.asarray(getattr(message, name))) for name in _VECTORS]
+        dtype = row.dtype
+        single = {*_INTEGERS, *_FLOATS, *_FLAGS}
+        self._names = [name for name in dtype.names if name in single]
+        self._numbers, self._time = Numbers(dtype, self._names, gaps=True), Numbers(dtype, ["time_ns"])
+        self._strings = Numbers(dtype, _STRINGS)
 
     def fill(self, row: Row, reasons_text: str) -> Any:
         """Writes a row.
@@ -78,19 +84,15 @@ class DecisionWriter:
         Returns:
             The message; the same object at each call, valid until the next one.
         """
-        message = self.message
-        stamp_from_ns(message.header.stamp, int(row["time_ns"]))
+        message, view = self.message, RowView.of(row)
+        stamp_from_ns(message.header.stamp, *self._time.read(view))
         message.reasons_text = reasons_text
-        for name, view in self._views:
-            view[:] = row[name]
-        for name in _INTEGERS:
-            setattr(message, name, int(row[name]))
-        for name in _FLOATS:
-            setattr(message, name, float(row[name]))
-        for name in _FLAGS:
-            setattr(message, name, bool(row[name]))
-        for name in _STRINGS:
-            setattr(message, name, row[name].decode("ascii", "replace"))
+        for name, target in self._views:
+            target[:] = view[name]
+        for name, value in zip(self._names, self._numbers.read(view), strict=True):
+            setattr(message, name, value)
+        for name, text in zip(_STRINGS, self._strings.read(view), strict=True):
+            setattr(message, name, text.rstrip(b"\0").decode("ascii", "replace"))
         return message
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from dagger_ros.contract.schema import Contract
 from dagger_ros.contract.scores import Scores
 from dagger_ros.contract.types import MESSAGE_TYPES
-from dagger_ros.contract.view import Numbers, RowView
+from dagger_ros.contract.view import Numbers
 
 __all__ = ["NEVER_NS", "Row", "RowLayout"]
 
@@ -111,11 +111,6 @@ class RowLayout:
         for name in ("label_source", "round", "policy_round", "episode", "seed"):
             rows[name] = -1
         return rows
-
-    @staticmethod
-    def view(row: Row) -> RowView:
-        """The same row for who looks at it often; of a view itself."""
-        return row if type(row) is RowView else RowView(row)
 
     def numbers(self, *names: str, gaps: bool = False) -> Numbers:
         """Access to these fields, all at once; see `Numbers`."""

@@ -53,6 +53,17 @@ class RowView:
         for name in VECTORS:
             setattr(self, name, row[name])
 
+    @staticmethod
+    def of(row: Any) -> RowView:
+        """The view of a row; of a view itself."""
+        return row if type(row) is RowView else RowView(row)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the row."""
+        dtype: np.dtype[Any] = self._row.dtype
+        return dtype
+
     def __getitem__(self, name: str) -> Any:
         return self._row[name]
 

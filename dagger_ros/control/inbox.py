@@ -13,12 +13,25 @@ from dagger_ros.contract import (
     InterventionReason,
     Row,
     RowLayout,
+    RowView,
     stamp_ns,
 )
 from dagger_ros.control.streams import NewestStreams
 from dagger_ros.supervisor import Arrival, Arrivals, Event, Reason
 
 __all__ = ["Inbox"]
+
+
+# What can be said of a proposal.
+_FAULTS = ("SIZE", "CONTRACT", "SEQUENCE", "GAP", "DUPLICATE", "OUT_OF_ORDER")
+# Neighbours in the row that are written together.
+_PROPOSED = ("policy_stamp_ns", "expert_stamp_ns", "policy_receive_ns", "expert_receive_ns", *SCORES_OF_POLICY)
+_WISHES = ("expert_intent", "expert_reason", "requests")
+_NAMES = ("policy_round", "policy", "policy_sha256", "operator_id")
+_UNKNOWN = (np.nan,) * len(SCORES_OF_POLICY)
+_ESTOP_PRESSED, _ESTOP_STALE = int(Reason.ESTOP_PRESSED), int(Reason.ESTOP_STALE)
+_RECORDER_STALE, _SECOND_WRITER = int(Reason.RECORDER_STALE), int(Reason.SECOND_WRITER)
+_REASONS = frozenset(map(int, InterventionReason))
 
 
 class _Proposals:
@@ -29,8 +42,10 @@ class _Proposals:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self._action = f"{name}_action"
+        self._bits = {what: int(Reason[f"{name.upper()}_{what}"]) for what in _FAULTS}
         self.message: Any = None
+        self.stamp_ns = NEVER_NS
         self.receive_ns = NEVER_NS
         self.used = True  # a decision was made with it
         self._notes = 0
@@ -41,34 +56,36 @@ class _Proposals:
         """Takes a message, and says whether it counts."""
         arrival = self._arrivals.take(int(message.sequence))
         if arrival is not Arrival.NEXT:
-            self._notes |= int(Reason[f"{self.name.upper()}_{arrival.name}"])
+            self._notes |= self._bits[arrival.name]
         if arrival.counts:
             self.message, self.receive_ns, self.used = message, receive_ns, False
         return arrival.counts
 
     def clear(self) -> None:
         """As if nothing had been received; the counter goes on."""
-        self.message, self.receive_ns = None, NEVER_NS
+        self.message, self.stamp_ns, self.receive_ns = None, NEVER_NS, NEVER_NS
 
-    def fill(self, row: Row, contract_sha256: str) -> None:
-        """Writes action, stamp and time of receipt, and what is to be said of the message."""
+    def fill(self, row: RowView, contract_sha256: str) -> int:
+        """Writes the action, and gives what is to be said of the message."""
         bits, self._notes = self._notes, 0
-        prefix = self.name.upper()
         if self._arrivals.invalid:
-            bits |= int(Reason[f"{prefix}_SEQUENCE"])
+            bits |= self._bits["SEQUENCE"]
         message = self.message
         if message is not None:
-            row[f"{self.name}_stamp_ns"] = stamp = stamp_ns(message.header.stamp)
-            row[f"{self.name}_receive_ns"] = NEVER_NS if stamp == NEVER_NS else self.receive_ns
-            values = np.asarray(message.action)
-            if values.shape == row[f"{self.name}_action"].shape:
-                row[f"{self.name}_action"] = values
+            self.stamp_ns = stamp_ns(message.header.stamp)
+            values, action = np.asarray(message.action), getattr(row, self._action)
+            if values.shape == action.shape:
+                action[:] = values
             else:
-                bits |= int(Reason[f"{prefix}_SIZE"])
+                bits |= self._bits["SIZE"]
             if message.contract_sha256 != contract_sha256:
-                bits |= int(Reason[f"{prefix}_CONTRACT"])
+                bits |= self._bits["CONTRACT"]
             self.used = True
-        row["reasons"] |= np.uint64(bits)
+        return bits
+
+    def times(self) -> tuple[int, int]:
+        """Stamp and time of receipt, ns."""
+        return self.stamp_ns, NEVER_NS if self.stamp_ns == NEVER_NS else self.receive_ns
 
 
 class Inbox:
@@ -87,6 +104,9 @@ class Inbox:
         self.streams = NewestStreams(layout)
         self.second_writer = False
         self._sha256 = contract.sha256
+        self._monotonic, self._reasons = layout.numbers("monotonic_ns"), layout.numbers("reasons")
+        self._proposed, self._names = layout.numbers(*_PROPOSED), layout.numbers(*_NAMES)
+        self._wishes = layout.numbers(*_WISHES)
         self._policy, self._expert = _Proposals("policy"), _Proposals("expert")
         self._requests = 0
         estop_s = contract.timing.estop_max_age_s
@@ -108,15 +128,17 @@ class Inbox:
         """The newest ExpertAction; None: nothing usable came."""
         return self._expert.message
 
-    def put_policy(self, message: Any, receive_ns: int) -> None:
-        """Takes a PolicyAction, received at a monotonic time."""
-        self._policy.put(message, receive_ns)
+    def put_policy(self, message: Any, receive_ns: int) -> bool:
+        """Takes a PolicyAction, received at a monotonic time, and says whether it counts."""
+        return self._policy.put(message, receive_ns)
 
-    def put_expert(self, message: Any, receive_ns: int) -> None:
-        """Takes an ExpertAction. A hand-back is one message long and may come between two ticks: it is kept."""
+    def put_expert(self, message: Any, receive_ns: int) -> bool:
+        """The same of an ExpertAction. A hand-back is one message long and may come between two ticks: it is kept."""
         before, used = self._expert.message, self._expert.used
-        if self._expert.put(message, receive_ns):
+        counts = self._expert.put(message, receive_ns)
+        if counts:
             message.resume |= before is not None and before.resume and not used
+        return counts
 
     def put_estop(self, pressed: bool, receive_ns: int) -> None:
         """Takes what the topic estop says."""
@@ -152,39 +174,39 @@ class Inbox:
         Args:
             row: A new one, with its times filled in.
         """
-        now_ns = int(row["monotonic_ns"])
+        row = RowView.of(row)
+        (now_ns,) = self._monotonic.read(row)
         # A wish to hand back counts once: an expert that is not heard any more does not wish it again and again.
         resumes = not self._expert.used
         self.streams.fill(row)
-        self._policy.fill(row, self._sha256)
-        self._expert.fill(row, self._sha256)
-        if self.policy is not None:
-            for name in SCORES_OF_POLICY:
-                row[name] = getattr(self.policy, name)
-            row["policy_round"] = self.policy.round
-            row["policy"], row["policy_sha256"] = _ascii(self.policy.policy), _ascii(self.policy.policy_sha256)
-        if self.expert is not None:
-            row["operator_id"] = _ascii(self.expert.operator_id)
-            expert = self.expert
+        bits = self._policy.fill(row, self._sha256) | self._expert.fill(row, self._sha256)
+        policy, expert = self._policy.message, self._expert.message
+        scores, round_, name, sha256, operator_id, intent, reason = _UNKNOWN, -1, "", "", "", 0, 0
+        if policy is not None:
+            scores = policy.doubt, policy.novelty, policy.deviation, policy.risk
+            round_, name, sha256 = policy.round, policy.policy, policy.policy_sha256
+        if expert is not None:
+            operator_id = expert.operator_id
             resume = expert.resume and resumes
-            intent = ExpertIntent(expert.label, expert.takeover, resume, unattended=expert.unattended)
-            row["expert_intent"] = intent.bits()
-            known = expert.reason in InterventionReason.__members__.values()
-            row["expert_reason"] = expert.reason if known else InterventionReason.NONE
-        row["requests"], self._requests = self._requests, 0
-        bits = 0
+            intent = ExpertIntent(expert.label, expert.takeover, resume, unattended=expert.unattended).bits()
+            reason = expert.reason if expert.reason in _REASONS else InterventionReason.NONE
+        (policy_ns, policy_receive_ns), (expert_ns, expert_receive_ns) = self._policy.times(), self._expert.times()
+        self._proposed.write(row, policy_ns, expert_ns, policy_receive_ns, expert_receive_ns, *scores)
+        self._names.write(row, round_, _ascii(name), _ascii(sha256), _ascii(operator_id))
+        self._wishes.write(row, intent, reason, self._requests)
+        self._requests = 0
         pressed = self._estop_pressed or not _is_old(self._estop_act_ns, now_ns, self._estop_act_age_ns)
         if pressed or self._stops:
             self._stops = False
-            bits |= int(Reason.ESTOP_PRESSED)
+            bits |= _ESTOP_PRESSED
         if self._estop_max_age_ns is not None and _is_old(self._estop_ns, now_ns, self._estop_max_age_ns):
-            bits |= int(Reason.ESTOP_STALE)
+            bits |= _ESTOP_STALE
         if self._is_recorded and _is_old(self._recorder_ns, now_ns, self._recorder_max_age_ns):
-            bits |= int(Reason.RECORDER_STALE)
+            bits |= _RECORDER_STALE
         if self.second_writer:
-            bits |= int(Reason.SECOND_WRITER)
+            bits |= _SECOND_WRITER
         if bits:
-            row["reasons"] |= np.uint64(bits)
+            self._reasons.write(row, self._reasons.read(row)[0] | bits)
 
 
 def _is_old(receive_ns: int, now_ns: int, max_age_ns: int) -> bool:

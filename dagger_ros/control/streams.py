@@ -97,7 +97,7 @@ class NewestStreams:
 
     def fill(self, row: Row) -> None:
         """Writes observations, stamps, times of receipt, and what is to be said of how messages came."""
-        view = self._layout.view(row)
+        view = RowView.of(row)
         view.bytes[self._part] = self._held_part
         bits, self._notes = self._notes, 0
         if self._malformed:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, Row, RowLayout, Scores
+from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, Row, RowLayout, RowView, Scores
 from dagger_ros.expert import Labeller
 from dagger_ros.policy import Checkpoint, Policy
 from dagger_ros.supervisor import Event, Gate
@@ -79,7 +79,7 @@ class ControlTick:
             row: Times, observations, round, episode and seed are filled in; everything else is written.
             previous: The decided row of the tick before; None at the start of an episode.
         """
-        row = self._layout.view(row)
+        row = RowView.of(row)
         (now_ns,) = self._monotonic.read(row)
         policy_ns = expert_ns = NEVER_NS
         scores = _UNKNOWN

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, Intent, InterventionReason, Label, Mode, RowLayout
+from dagger_ros.contract import NEVER_NS, Intent, InterventionReason, Label, Mode, RowLayout, RowView
 from dagger_ros.control import NewestStreams
 from dagger_ros.dataset.rows import Rows
 from dagger_ros.supervisor import Arrival, Arrivals, Reason, Response, response_bits
@@ -183,7 +183,7 @@ class _Judge:
         self._lower, self._upper = (np.array([getattr(d, end) for d in dimensions]) for end in ("lower", "upper"))
 
     def __call__(self, row: Any) -> None:
-        self._view.read(self._layout.view(row), intent=_WANTS)
+        self._view.read(RowView.of(row), intent=_WANTS)
         self._view.start_from(self._start)
         bits = self._view.reasons
         with np.errstate(all="ignore"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from rclpy.parameter import Parameter
 
 from dagger_ros.contract import DaggerError, RowLayout, load_contract
 from dagger_ros.nodes.qos import GraphQos
+from dagger_ros.nodes.realtime import Collector, Ticker, apply_settings, cores_of, one_thread
+from dagger_ros.nodes.spin import Loop
 
 __all__ = [
     "LEVEL_ERROR",
@@ -65,6 +68,10 @@ class ContractNode(Node):
         parameters: Override what was given on the command line; for graphs in one process.
         context: Of rclpy; None: the default one.
         namespace: Of the node, unless the command line says otherwise.
+        realtime: It has the parameters that make its process steadier.
+
+    Attributes:
+        idle: Nothing moves, as far as the node knows: there is time to tidy up.
 
     Raises:
         DaggerError: If a parameter is missing or the contract is not valid.
@@ -76,6 +83,8 @@ class ContractNode(Node):
         parameters: Mapping[str, Any] | None = None,
         context: rclpy.context.Context | None = None,
         namespace: str = "",
+        *,
+        realtime: bool = False,
     ) -> None:
         overrides = [Parameter(key, value=value) for key, value in (parameters or {}).items()]
         super().__init__(name, context=context, namespace=namespace, parameter_overrides=overrides)
@@ -95,6 +104,10 @@ class ContractNode(Node):
         )
         self.qos = GraphQos(self.lockstep)
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.idle = True
+        self.ticker: Ticker | None = None
+        self._realtime = self._realtime_parameters() if realtime else None
+        self._collector: Collector | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._publish_diagnostics, clock=self.steady)
 
@@ -109,7 +122,7 @@ class ContractNode(Node):
 
     def monotonic_ns(self) -> int:
         """Time on the clock that never jumps, ns."""
-        return int(self.steady.now().nanoseconds)
+        return time.monotonic_ns()
 
     def robot_ns(self) -> int:
         """Time on the robot's clock (simulated where `use_sim_time` is set), ns."""
@@ -119,6 +132,25 @@ class ContractNode(Node):
         """A timer that follows no simulated clock."""
         return self.create_timer(period_s, callback, clock=self.steady)
 
+    def tick_at_control_rate(self, callback: Callable[[int, int], None]) -> None:
+        """Calls back at each deadline of the contract's rate, with the time (monotonic, ns) and missed periods.
+
+        `run_node` keeps the deadlines; in a graph that an executor runs, a timer comes near them.
+        """
+        self.ticker = Ticker(self.period_ns, callback)
+        self._tick_timer = self.create_steady_timer(self.period_ns * 1e-9, self.ticker.tick)
+
+    def settle(self) -> None:
+        """Prepares the process to run this node, and nothing else: threads, memory, scheduling, garbage."""
+        if self.ticker is not None:
+            self.destroy_timer(self._tick_timer)
+            self.ticker.kept = True
+        if self._realtime is not None:
+            one_thread()
+            for refused in apply_settings(**self._realtime):
+                self.get_logger().warning(refused)
+            self._collector = Collector()
+
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """How the node is: level, one line in words, values. Overridden by each node."""
         return LEVEL_OK, "running", {}
@@ -126,7 +158,17 @@ class ContractNode(Node):
     def shut_down(self) -> None:
         """Called once before the node goes, while it can still publish."""
 
+    def _realtime_parameters(self) -> dict[str, Any]:
+        priority = self.parameter("realtime_priority", 0, "SCHED_FIFO priority of the process, 1 to 99; 0: none")
+        cores = self.parameter("cpu_affinity", "", "cores on which the process runs, as in 2 or 0,2-3; empty: any")
+        lock = self.parameter("lock_memory", False, "never swap out any memory of the process")
+        if not 0 <= priority <= 99:
+            raise DaggerError(f"realtime_priority: expected 0 (none) to 99, got {priority}")
+        return {"priority": priority, "cores": cores_of(cores), "lock_memory": lock}
+
     def _publish_diagnostics(self) -> None:
+        if self._collector is not None:
+            self._collector.collect(idle=self.idle)
         level, message, values = self.verdict()
         status = DiagnosticStatus(
             level=level,
@@ -156,11 +198,10 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
         print(error, file=sys.stderr)
         rclpy.try_shutdown()
         raise SystemExit(2) from None
-    executor = rclpy.executors.SingleThreadedExecutor()
-    executor.add_node(node)
+    node.settle()
+    loop = Loop(node)
     try:
-        while rclpy.ok() and not stop():
-            executor.spin_once(timeout_sec=0.1)
+        loop.run(stop)
     except ExternalShutdownException:
         pass
     finally:
@@ -168,7 +209,7 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
             if rclpy.ok():
                 node.shut_down()
         finally:
-            executor.shutdown()
+            loop.close()
             node.destroy_node()
             rclpy.try_shutdown()
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Mode, stamp_from_ns, stamp_ns
+from dagger_ros.contract import (
+    NEVER_NS,
+    SCORES_OF_POLICY,
+    DaggerError,
+    Mode,
+    RowView,
+    mode_of,
+    stamp_from_ns,
+    stamp_ns,
+)
 from dagger_ros.control import newest_ns
 from dagger_ros.msg import EpisodeEvent, GateDecision, PolicyAction, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
@@ -15,25 +24,30 @@ from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.images import ImageInput
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import EVENT_QOS
+from dagger_ros.nodes.realtime import Stages
 from dagger_ros.policy import Checkpoint, Policy, SeeingPolicy, load_policy
 from dagger_ros.policy.outside import FORMS
 from dagger_ros.srv import LoadPolicy
 
 __all__ = ["PolicyNode", "main"]
 
+_DRIVEN = (Mode.POLICY, Mode.EXPERT)
+
 
 class PolicyNode(ContractNode):
     """Proposes an action whenever every stream brought something new, or at each tick of a lockstep simulation."""
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("policy", parameters, context, namespace)
+        super().__init__("policy", parameters, context, namespace, realtime=True)
         source = self.parameter("policy", "", f"{FORMS}; needed")
         shared = self.parameter(
             "shared_images", False, "take pictures from shared memory, where the driver of a camera hands them over too"
         )
         if not source:
             raise DaggerError(f"policy: expected the parameter 'policy' ({FORMS}), got nothing")
-        self._row = self.layout.new(1)[0]
+        self._row = RowView(self.layout.new(1)[0])
+        self._stages = Stages("policy", "publish", "from the last observation")
+        self._received_ns = NEVER_NS
         self._observations = ObservationInput(self, self._on_message, privileged=False)
         self._tick: Any = None
         self._proposals = 0
@@ -47,7 +61,7 @@ class PolicyNode(ContractNode):
         self._images = ImageInput(self, cameras, shared=shared, on_picture=self._on_message)
         self._blind = ""  # why it cannot act on pictures
         self._mode, self._decided_ns = Mode.LOCKED, NEVER_NS
-        self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, self.qos.record)
+        self.create_subscription(GateDecision, "supervisor/decision", self._on_decision, self.qos.record, raw=True)
         self.create_service(LoadPolicy, "~/load_policy", self._on_load)
         if self.lockstep:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
@@ -61,6 +75,7 @@ class PolicyNode(ContractNode):
         """Whether it proposes."""
         count, self._proposals = self._proposals, 0
         values = {"policy": self._about.name, "policy_sha256": self._about.weights_sha256, "proposals_per_s": count}
+        values |= self._stages.take()
         if count == 0:
             return LEVEL_WARN, f"no proposal in the last second: {self._blind or 'no new observations'}", values
         return LEVEL_OK, f"{self._about.name} proposes", values
@@ -72,8 +87,9 @@ class PolicyNode(ContractNode):
         message = self._message
         message.policy, message.policy_sha256, message.round = about.name, about.weights_sha256, about.round
 
-    def _on_decision(self, decision: Any) -> None:
-        self._mode, self._decided_ns = Mode(decision.mode), self.monotonic_ns()
+    def _on_decision(self, decision: bytes) -> None:
+        self._mode, self._decided_ns = Mode(mode_of(decision)), self.monotonic_ns()
+        self.idle = self._mode not in _DRIVEN
 
     def _on_load(self, request: Any, response: Any) -> Any:
         response.success, response.message = self._load(request.folder)
@@ -85,7 +101,7 @@ class PolicyNode(ContractNode):
         age_ns = self.monotonic_ns() - self._decided_ns
         if self._decided_ns == NEVER_NS or age_ns > self.contract.timing.policy_max_age_s * 1e9:
             return False, "not loaded: the supervisor is not heard, so nobody can say that the robot is held"
-        if self._mode in (Mode.POLICY, Mode.EXPERT):
+        if self._mode in _DRIVEN:
             return False, f"not loaded: {self._mode.name} drives; hold the robot first (supervisor/hold)"
         try:
             self._take(*load_policy(folder, self.contract, run_code=False))
@@ -105,6 +121,7 @@ class PolicyNode(ContractNode):
 
     def _on_message(self) -> None:
         if not self.lockstep:
+            self._received_ns = self.monotonic_ns()
             if self._observations.all_fresh():
                 self._propose(self.robot_ns())
             return
@@ -127,7 +144,9 @@ class PolicyNode(ContractNode):
                 return
         self._observations.fill(self._row)
         newest = newest_ns(self._row, self.layout.seen_by_policy)
-        scores = self._network.act(self._row["observation"], self._action, newest)
+        started_ns = self.monotonic_ns()
+        scores = self._network.act(self._row.observation, self._action, newest)
+        acted_ns = self.monotonic_ns()
         if self._seeing is not None and not self._images.still_valid():
             self._blind = "pictures were overwritten while the policy looked at them"
             return
@@ -135,6 +154,8 @@ class PolicyNode(ContractNode):
             setattr(self._message, name, getattr(scores, name))
         stamp_from_ns(self._message.header.stamp, newest)
         self._publisher.publish(self._message)
+        sent_ns = self.monotonic_ns()
+        self._stages.note(acted_ns - started_ns, sent_ns - acted_ns, sent_ns - self._received_ns)
         self._message.sequence += 1
         self._proposals += 1
 

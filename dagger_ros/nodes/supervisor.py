@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,8 @@ from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, Scores, TopicWriter, stamp_ns
-from dagger_ros.control import Deadlines, Inbox
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, RowView, Scores, TopicWriter, stamp_ns
+from dagger_ros.control import Inbox
 from dagger_ros.msg import (
     EpisodeEvent,
     ExpertAction,
@@ -27,6 +27,7 @@ from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNod
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
+from dagger_ros.nodes.realtime import Stages
 from dagger_ros.policy import load_checkpoint
 from dagger_ros.supervisor import (
     BETAS,
@@ -49,7 +50,9 @@ __all__ = ["SupervisorNode", "main"]
 _SERVICES = (Event.ARM, Event.HOLD, Event.RESUME, Event.ESTOP, Event.RESET_ESTOP)
 # The same by a button of the pad.
 _ACTS = {Act.ARM: Event.ARM, Act.HOLD: Event.HOLD, Act.RESUME: Event.RESUME}
+_DRIVEN = (Mode.POLICY, Mode.EXPERT)
 _LIMITED = response_bits(Response.LIMIT)
+_MISSED = int(Reason.MISSED_TICKS)
 _LOCK, _ESTOP = Reason(response_bits(Response.LOCK)), Reason(response_bits(Response.ESTOP))
 # A robot that is told to end ramps down first, if that takes no longer than this; launch kills after 5 s.
 _LONGEST_STOP_S = 2.0
@@ -61,7 +64,7 @@ class SupervisorNode(ContractNode):
     """Decides on a timer of its own, so that silence upstream is a stop downstream; in lockstep at each tick."""
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("supervisor", parameters, context, namespace)
+        super().__init__("supervisor", parameters, context, namespace, realtime=True)
         rule_name = self.parameter("rule", "hg", f"query and takeover rule: {', '.join(RULES)}")
         beta = self.parameter("beta", "indicator", f"beta schedule of rule dagger: {', '.join(BETAS)}")
         self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
@@ -78,6 +81,11 @@ class SupervisorNode(ContractNode):
         noise = self.parameter("expert_noise", 0.0, "rule lazy, in simulation: noise on what the expert executes")
         policy = self.parameter(
             "policy", "", "rules that ask for help: folder of the checkpoint with their limits; only its weights drive"
+        )
+        self._decides_on_arrival = self.parameter(
+            "decide_on_arrival",
+            True,
+            "decide as soon as the driver's proposal comes, up to a quarter of a period early",
         )
         options, limits = RuleOptions(beta, budget, noise), None
         if rule_name in ROBOT_GATED and self._round > 0:
@@ -104,12 +112,14 @@ class SupervisorNode(ContractNode):
             policy_sha256=sha256,
         )
         self._gate = settings.make_gate(self.contract, limits)
-        self._rows, self._empty = self.layout.new(1), self.layout.new(1)
-        self._row = self._rows[0]  # a view
+        self._row, self._empty = RowView(self.layout.new(1)[0]), self.layout.new(1).tobytes()
+        self._times = self.layout.numbers("time_ns", "monotonic_ns", "tick")
+        self._reasons_of = self.layout.numbers("reasons")
+        self._said_bits, self._said_words = 0, ""
+        self._stages = Stages("late", "gate", "command", "decision", "tick")
         self._inbox = Inbox(self.layout)
         self._tick: Any = None
         self._ticks = 0
-        self._deadlines = Deadlines(self.period_ns)
         self._missed_ticks = self._limited_ticks = self._told_ticks = 0
         self._episode = EpisodeWatch()
         self._observations = ObservationInput(self, self._on_message, streams=self._inbox.streams)
@@ -117,6 +127,7 @@ class SupervisorNode(ContractNode):
         self._command = TopicWriter([action], new_message(action.type, period_ns=self.period_ns))
         self._decision = DecisionWriter(GateDecision(), self._row, self.contract.sha256)
         self._command_publisher = self.create_publisher(message_class(action.type), action.topic, self.qos.command)
+        self._command_topic = self._command_publisher.topic_name
         self._decision_publisher = self.create_publisher(GateDecision, "supervisor/decision", self.qos.record)
         self._help = HelpRequest(rule=self._gate.rule.name, answer_s=self.contract.timing.help_answer_s or 0.0)
         self._help_publisher = self.create_publisher(HelpRequest, "supervisor/help", EVENT_QOS)
@@ -134,7 +145,7 @@ class SupervisorNode(ContractNode):
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
         else:
             self._say_settings()
-            self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
+            self.tick_at_control_rate(self._on_period)
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Who drives and what is objected to, in words; the age of every stream."""
@@ -145,6 +156,7 @@ class SupervisorNode(ContractNode):
             "reasons": reasons.words(),
             "missed_ticks": self._missed_ticks,
             "limited_ticks": f"{self._limited_ticks} of {ticks}",
+            **self._stages.take(),
             **{f"age of {name}": age for name, age in self._ages()},
         }
         self._limited_ticks, self._told_ticks = 0, self._ticks
@@ -157,13 +169,13 @@ class SupervisorNode(ContractNode):
         """Ramps down, and sends the stop last."""
         self._inbox.request(Event.HOLD)
         try:
-            if not self.lockstep:
-                self._on_timer()
+            if self.ticker is not None:
+                self.ticker.tick()
                 for _ in range(int(_LONGEST_STOP_S * 1e9 / self.period_ns)):
                     if self._gate.at_rest:
                         break
                     self.steady.sleep_for(Duration(nanoseconds=self.period_ns))
-                    self._on_timer()
+                    self.ticker.tick()
         finally:
             self._row["executed_action"] = self._gate.final_stop()
             self._publish_command()
@@ -183,12 +195,18 @@ class SupervisorNode(ContractNode):
             yield self.layout.streams[i], f"{age} (limit {limits[i]:g} s)"
 
     def _on_policy(self, message: Any) -> None:
-        self._inbox.put_policy(message, self.monotonic_ns())
-        self._on_message()
+        self._on_proposal(Mode.POLICY, self._inbox.put_policy, message)
 
     def _on_expert(self, message: Any) -> None:
-        self._inbox.put_expert(message, self.monotonic_ns())
-        self._on_message()
+        self._on_proposal(Mode.EXPERT, self._inbox.put_expert, message)
+
+    def _on_proposal(self, source: Mode, put: Callable[[Any, int], bool], message: Any) -> None:
+        now_ns = self.monotonic_ns()
+        counts = put(message, now_ns)
+        if self.lockstep:
+            self._on_message()
+        elif counts and self.ticker is not None and self._decides_on_arrival and self._gate.mode is source:
+            self.ticker.arrive(now_ns)
 
     def _on_estop(self, message: Any) -> None:
         self._inbox.put_estop(message.data, self.monotonic_ns())
@@ -270,30 +288,43 @@ class SupervisorNode(ContractNode):
         self._ticks = tick.tick
         self._decide(time_ns, time_ns, 0)
 
-    def _on_timer(self) -> None:
-        now_ns = self.monotonic_ns()
-        self._inbox.second_writer = self.count_publishers(self._command_publisher.topic_name) > 1
-        self._decide(self.robot_ns(), now_ns, self._deadlines.take(now_ns))
+    def _on_period(self, now_ns: int, missed_ticks: int) -> None:
+        self._inbox.second_writer = self.count_publishers(self._command_topic) > 1
+        self._decide(self.robot_ns(), now_ns, missed_ticks)
         self._ticks += 1
+        self.idle = self._gate.mode not in _DRIVEN
 
     def _decide(self, time_ns: int, monotonic_ns: int, missed_ticks: int) -> None:
         row = self._row
-        self._rows[:] = self._empty
-        row["time_ns"], row["monotonic_ns"], row["tick"] = time_ns, monotonic_ns, self._ticks
+        row.bytes[:] = self._empty
+        self._times.write(row, time_ns, monotonic_ns, self._ticks)
         row["round"], row["episode"], row["seed"] = self._round, self._episode.episode, self._episode.seed
         self._inbox.fill(row)
         if missed_ticks:
             row["missed_ticks"] = missed_ticks
-            row["reasons"] |= np.uint64(Reason.MISSED_TICKS)
+            self._reasons_of.write(row, self._reasons_of.read(row)[0] | _MISSED)
             self._missed_ticks += missed_ticks
         self._gate.decide(row)
+        decided_ns = self.monotonic_ns()
         self._publish_command()
-        reasons = self._reasons()
-        self._limited_ticks += bool(int(reasons) & _LIMITED)
-        decision = self._decision.fill(row, reasons.words())
+        sent_ns = self.monotonic_ns()
+        (bits,) = self._reasons_of.read(row)
+        self._limited_ticks += bool(bits & _LIMITED)
+        if bits != self._said_bits:
+            self._said_bits, self._said_words = bits, Reason(bits).words()
+        decision = self._decision.fill(row, self._said_words)
         self._decision_publisher.publish(decision)
         if decision.help != self._help.asked:
             self._ask_for_help(decision)
+        if self.ticker is not None:
+            now_ns = self.monotonic_ns()
+            self._stages.note(
+                self.ticker.late_ns,
+                decided_ns - monotonic_ns,
+                sent_ns - decided_ns,
+                now_ns - sent_ns,
+                now_ns - monotonic_ns,
+            )
 
     def _say_settings(self) -> None:
         self._settings_publisher.publish(self._settings)
@@ -314,9 +345,9 @@ class SupervisorNode(ContractNode):
         return help_words(scores, Scores(*self._row["ask_limits"].tolist()))
 
     def _publish_command(self) -> None:
-        if np.isfinite(self._row["executed_action"]).all():
-            time_ns = int(self._row["time_ns"])
-            self._command_publisher.publish(self._command.fill([self._row["executed_action"]], time_ns))
+        if np.isfinite(self._row.executed_action).all():
+            time_ns, *_ = self._times.read(self._row)
+            self._command_publisher.publish(self._command.fill([self._row.executed_action], time_ns))
 
 
 def main(args: Sequence[str] | None = None) -> None:

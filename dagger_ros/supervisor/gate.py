@@ -167,7 +167,7 @@ class Gate:
         What does not stand in a row is taken to be the safe one: a held robot waits for a person, if one arms it.
         """
         self.mode = Mode(row["mode"])
-        self._view.read(self._layout.view(row))
+        self._view.read(RowView.of(row))
         self._view.driving_sha256 = self._view.sha256 if self.mode is _POLICY else b""
         self._waits_for_person = self.mode is _HOLD and not self._auto_arm
         self._was_outside = bool(self._view.reasons & _WORKSPACE)
@@ -194,7 +194,7 @@ class Gate:
                 and (from how messages came) `INPUT_BITS` of the reasons filled in. Mode, reasons, requested and
                 executed action, label and intervention are written.
         """
-        view = self._layout.view(row)
+        view = RowView.of(row)
         if view.bytes[self._requests_at] & _LOCK_REQUEST:
             self._forget()
         if self._begins:

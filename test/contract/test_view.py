@@ -10,8 +10,8 @@ from dagger_ros.contract.view import VECTORS
 def test_view_reads_and_writes_the_row_itself(contract: Contract) -> None:
     layout = RowLayout(contract)
     rows = layout.new(3)
-    view = layout.view(rows[1])
-    assert layout.view(view) is view
+    view = RowView.of(rows[1])
+    assert RowView.of(view) is view
     view["tick"], view["policy"] = 7, b"pi_001"
     for name in VECTORS:
         getattr(view, name)[:] = 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench import PEG, PERIOD_NS, Bench, changed, position_contract
-from dagger_ros.contract import Contract, ExpertIntent, Intent, Mode
+from dagger_ros.contract import Contract, ExpertIntent, Intent, Mode, RowView
 from dagger_ros.supervisor import ABOUT, INPUT_BITS, Event, Reason, Response, response_bits
 from dagger_ros.supervisor.checks import CHECKS, TickView
 
@@ -315,13 +315,13 @@ def test_row_that_is_looked_at_again_and_again_is_decided_like_a_new_one() -> No
     decided = []
     for again in (False, True):
         bench = Bench(contract=position_contract(tracking_limit=0.3))
-        kept, said = bench.layout.view(bench.layout.new(1)[0]), b""
+        kept, said = RowView.of(bench.layout.new(1)[0]), b""
         for i in range(6):
             row = bench.row(START + 0.01 * i, START)
             if again:
                 kept.bytes[:] = row.tobytes()
             bench.tick(kept if again else row, ExpertIntent(takeover=i > 3))
-            said += bytes(bench.layout.view(kept if again else row).bytes)
+            said += bytes(RowView.of(kept if again else row).bytes)
         decided.append(said)
     assert decided[0] == decided[1]
 
@@ -331,6 +331,6 @@ def test_intent_may_be_given_instead_of_that_in_the_row() -> None:
     view = TickView(bench.layout, np.inf, b"")
     row = bench.row(expert=0.2)
     for intent, pressed in ((None, False), (int(Intent.TAKEOVER | Intent.LABEL), True)):
-        view.read(bench.layout.view(row), intent=intent)
+        view.read(RowView.of(row), intent=intent)
         assert view.pressed is pressed
         assert bool(np.isnan(view.scores.discrepancy)) is not pressed
