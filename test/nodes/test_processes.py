@@ -158,8 +158,8 @@ def test_node_shares_no_memory_whose_locks_would_outlive_it(ros_domain: int, tmp
         ("policy", {"contract": contract_path("peg")}, "expected the parameter 'policy'"),
         ("supervisor", {"contract": contract_path("peg"), "round": "x"}, "round"),
         ("mujoco_bridge", {"contract": contract_path("peg"), "perturbation.friction": -1.0}, "perturbation friction"),
-        ("supervisor", {"contract": contract_path("peg"), "cpu_affinity": "all"}, "cpu_affinity: expected cores such as"),
-        ("policy", {"contract": contract_path("peg"), "realtime_priority": 100}, "realtime_priority: expected 0 (none)"),
+        ("supervisor", {"contract": contract_path("peg"), "cpu_affinity": "all"}, "cpu_affinity: expected cores"),
+        ("policy", {"contract": contract_path("peg"), "realtime_priority": 100}, "realtime_priority: expected 0"),
     ],
 )
 def test_node_with_a_wrong_parameter_says_so_and_exits_with_2(
