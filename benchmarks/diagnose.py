@@ -21,15 +21,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "test"))
 
+import numpy as np
+
 from conftest import contract_path
 from dagger_ros.contract import load_contract
+from dagger_ros.dataset import TrainingEpisode
 from dagger_ros.evaluation import RolloutKey, run_rollout
 from dagger_ros.evaluation.diagnosis.attribute import attribute
 from dagger_ros.evaluation.diagnosis.reruns import Laboratory
+from dagger_ros.evaluation.diagnosis.taught import taught_by
 from dagger_ros.evaluation.diagnosis.usual import Usual, usual
 from dagger_ros.evaluation.diagnosis.worlds import Cause, World
 from dagger_ros.policy import load_checkpoint
 from dagger_ros.sim import load_plant
+from dagger_ros.sim.tasks import TASKS
 from planted import FAULTS, TEACHING, harmless_beside, plant_fault, teach
 
 # Rollouts of a policy without a fault, from which it is known what is usual.
@@ -73,6 +78,8 @@ def _plant_and_find(options: argparse.Namespace, cause: Cause, policies: Path, s
     for number, (fault, share) in enumerate(zip(faults, shares, strict=True)):
         of_fault: Counter[str] = Counter()
         policy = load_checkpoint(policies / fault.policy, contract)
+        episode = TrainingEpisode(np.load(policies / f"{fault.policy}.npy"), success=True, demonstration=False)
+        taught = taught_by([episode], contract, TASKS[options.task](contract))
         for index in range(share):
             harmless = harmless_beside(options.task, fault, index + number)
             planted = plant_fault(options.task, fault, policy, scratch, harmless)
@@ -81,7 +88,7 @@ def _plant_and_find(options: argparse.Namespace, cause: Cause, policies: Path, s
             world = World(planted.contract, planted.perturbation)
             for trace in planted.failures(seed, 1):
                 typical = _usual(options.task, policies / fault.policy, options.seed + _PANEL_SEEDS)
-                said = attribute(laboratory, world, trace, ticks=planted.ticks, usual=typical)
+                said = attribute(laboratory, world, trace, ticks=planted.ticks, usual=typical, taught=taught)
                 of_fault[said.cause or "unknown"] += 1
                 if options.verbose and said.cause != cause.value:
                     print(f"  {fault.name} beside {harmless}: {said.key} taken for {said.cause or 'unknown'}")

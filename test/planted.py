@@ -98,6 +98,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(Cause.PLANNING, "taught to go up above the hole", policy="up"),
         Fault(Cause.PLANNING, "taught a wrong place", policy="offset"),
         Fault(Cause.PLANNING, "taught to go away in half of the space", policy="away"),
+        Fault(Cause.PLANNING, "taught well, not learned", policy="hasty"),
         Fault(Cause.DATA_COVERAGE, "one side never seen", policy="left", judged=lambda t: t[1] < -0.03),
         Fault(Cause.DATA_COVERAGE, "one corner seen", policy="corner", judged=lambda t: t[0] < -0.03 and t[1] < 0),
         Fault(Cause.DATA_COVERAGE, "three demonstrations", policy="few"),
@@ -161,12 +162,14 @@ class Teaching:
         labels: The expert, who may be wrong: a row, and its label, which is changed.
         started: On which initial states.
         spread: Factor on the range of initial states.
+        steps: Of the last training.
     """
 
     rounds: tuple[int, ...]
     labels: Callable[[Contract, Any, Truth], None] = lambda contract, row, label: None
     started: Callable[[Truth], bool] = _anywhere
     spread: float = 1.0
+    steps: int = 3000
 
 
 def _up(contract: Contract, row: Any, label: Truth) -> None:
@@ -197,6 +200,7 @@ TEACHING: dict[str, dict[str, Teaching]] = {
         "up": Teaching((30, 15), _up),
         "offset": Teaching((30, 15), _offset),
         "away": Teaching((30, 30, 30), _away),
+        "hasty": Teaching((30, 30, 30), steps=200),
         "left": Teaching((30, 30, 30), started=lambda t: bool(t[1] > 0)),
         "corner": Teaching((30, 15), started=lambda t: bool(t[0] > 0.02 and t[1] > 0.02)),
         "few": Teaching((3,)),
@@ -210,7 +214,7 @@ TEACHING: dict[str, dict[str, Teaching]] = {
 
 
 def teach(task: str, name: str, folder: Path, *, seed: int) -> Path:
-    """Trains a policy of `TEACHING` on demonstrations and rounds of DAgger, without ROS."""
+    """Trains a policy of `TEACHING` on demonstrations and rounds of DAgger, without ROS; its rows lie beside it."""
     from dagger_ros.learning import TrainingSettings, train
 
     teaching = TEACHING[task][name]
@@ -229,11 +233,13 @@ def teach(task: str, name: str, folder: Path, *, seed: int) -> Path:
             for row in kept[-1]:
                 teaching.labels(contract, row, row["expert_action"])
         rows = np.concatenate(kept)
-        settings = TrainingSettings(members=2, steps=3000, batch=256, hidden=(128, 128))
+        steps = teaching.steps if k + 1 == len(teaching.rounds) else 3000
+        settings = TrainingSettings(members=2, steps=steps, batch=256, hidden=(128, 128))
         tensors = train(contract, rows["observation"], rows["expert_action"], settings, seed=seed).tensors
         about = Checkpoint(name, k, contract.sha256, seed, layout.columns(), contract.action.dimensions, (), {})
         save_checkpoint(folder / name, about, tensors)
         policy = load_checkpoint(folder / name, contract)
+    np.save(folder / f"{name}.npy", rows)
     return folder / name
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dagger_ros.cli.evaluate import add_engine, bar, check_engine
 from dagger_ros.cli.report import contract_file
 from dagger_ros.cli.verbs import Verbs
-from dagger_ros.contract import DaggerError, load_contract
+from dagger_ros.contract import Contract, DaggerError, load_contract
 
 if TYPE_CHECKING:
     from dagger_ros.evaluation.diagnose import Diagnosis, RolloutDiagnosis
@@ -46,11 +46,12 @@ def add_verbs(verbs: Verbs) -> None:
 
 @dataclass(frozen=True)
 class _Judged:
-    """What is diagnosed: the result of a panel, the policy that was judged, and the contract."""
+    """What is diagnosed: the result of a panel, the policy that was judged, the contract, what it was trained on."""
 
     folder: Path
     policy: str
     contract: Path
+    rounds: tuple[Path, ...] = ()
 
 
 def _diagnose(options: argparse.Namespace) -> None:
@@ -67,6 +68,7 @@ def _diagnose(options: argparse.Namespace) -> None:
                 judged.contract,
                 judged.policy,
                 judged.folder,
+                rounds=judged.rounds,
                 keys=keys,
                 workers=options.workers,
                 engine=options.engine,
@@ -125,7 +127,20 @@ def _with_failures(options: argparse.Namespace, policy: str, names: list[str]) -
             print(f"{policy} on panel {folder.name}: no rollout failed")
     if options.rollout and len(failed) > 1:
         raise DaggerError(f"rollout: expected --panel beside it, one of {', '.join(names)}")
-    return [_Judged(folder, str(run / "policies" / policy), path) for folder in failed]
+    source = run / "policies" / policy
+    rounds = _rounds(run, source, contract) if failed else ()
+    return [_Judged(folder, str(source), path, rounds) for folder in failed]
+
+
+def _rounds(run: Path, policy: Path, contract: Contract) -> tuple[Path, ...]:
+    """Folders of what a policy was trained on; empty, if not all of them are there."""
+    from dagger_ros.dataset import round_folder
+    from dagger_ros.policy import load_checkpoint
+
+    rounds = tuple(
+        round_folder(run, int(source["round"])) for source in load_checkpoint(policy, contract)[0].trained_on
+    )
+    return rounds if all(folder.is_dir() for folder in rounds) else ()
 
 
 def _key(text: str) -> RolloutKey:
@@ -145,8 +160,8 @@ def _show(diagnosis: Diagnosis, *, in_full: bool) -> None:
             for sentence in rollout.evidence[1:]:
                 print(f"    {sentence}")
             for tried in rollout.reruns:
-                healed = f"{tried.healed} of {tried.of} reruns succeed" if tried.of else "not tested"
-                print(f"    without {tried.removed}: {healed}")
+                healed = f"{tried.healed} of {tried.of} succeed" if tried.of else "not tested"
+                print(f"    {tried.words}: {healed}")
     counts = ", ".join(f"{count} {cause}" for cause, count in diagnosis.causes.items())
     conditions = Counter(r.condition for r in diagnosis.rollouts)
     print(f"causes: {counts or 'none'}")

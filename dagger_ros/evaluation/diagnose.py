@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from dagger_ros.contract import Contract, DaggerError, load_contract
+from dagger_ros.dataset import training_episodes
 from dagger_ros.evaluation.diagnosis.attribute import attribute
 from dagger_ros.evaluation.diagnosis.record import Diagnosis, Reruns, RolloutDiagnosis
 from dagger_ros.evaluation.diagnosis.reruns import Laboratory
+from dagger_ros.evaluation.diagnosis.taught import Taught, taught_by
 from dagger_ros.evaluation.diagnosis.usual import Usual, usual
 from dagger_ros.evaluation.diagnosis.worlds import Cause, World
 from dagger_ros.evaluation.panel import Panel, PanelResult, RolloutKey, load_panel
@@ -32,6 +35,7 @@ def diagnose(
     policy: str | Path,
     folder: Path,
     *,
+    rounds: Sequence[Path] = (),
     keys: Sequence[RolloutKey] | None = None,
     workers: int,
     engine: str = "processes",
@@ -43,6 +47,7 @@ def diagnose(
         contract_path: The task contract, beside which its model lies.
         policy: The one that was judged; what `policy.load_policy` takes.
         folder: Of the result; gets `diagnosis.json`.
+        rounds: Folders of what the policy was trained on; empty: not known, and what it was taught is not looked at.
         keys: Only these, and nothing is written; None: all that failed.
         workers: Processes; of a Ray cluster, how many rollouts at a time.
         engine: One of `runner.ENGINES`.
@@ -71,8 +76,15 @@ def diagnose(
         typical = _typical(result, panel, contract, folder, {key.condition for key in wanted})
         pool = make_pool(workers, engine)
         try:
-            rest = contract_path.resolve(), str(policy), result.policy_sha256, panel.model_dump_json(), folder.resolve()
-            futures = {pool.submit(_diagnose_one, key, typical[key.condition], *rest): key for key in wanted}
+            job = _Job(
+                contract_path.resolve(),
+                str(policy),
+                result.policy_sha256,
+                panel.model_dump_json(),
+                folder.resolve(),
+                tuple(f.resolve() for f in rounds),
+            )
+            futures = {pool.submit(_diagnose_one, job, key, typical[key.condition]): key for key in wanted}
             for future in as_completed(futures):
                 found[futures[future]] = future.result()
                 on_rollout()
@@ -99,17 +111,39 @@ def _typical(
     return typical
 
 
-def _diagnose_one(
-    key: RolloutKey, typical: Usual, contract_path: Path, policy: str, sha256: str, panel_text: str, folder: Path
-) -> RolloutDiagnosis:
-    panel, contract = Panel.model_validate_json(panel_text), contract_of(contract_path)
-    laboratory = _laboratory_of(contract_path, policy, sha256, panel.help)
-    world = World(contract, panel.perturbation(key.condition))
-    trace = Trace.read(trace_path(folder, key))
-    return attribute(laboratory, world, trace, ticks=panel.ticks(contract), usual=typical)
+@dataclass(frozen=True)
+class _Job:
+    """What all rollouts of a diagnosis have in common, as it goes to a worker."""
+
+    contract_path: Path
+    policy: str
+    policy_sha256: str
+    panel: str
+    folder: Path
+    rounds: tuple[Path, ...]
+
+
+def _diagnose_one(job: _Job, key: RolloutKey, typical: Usual) -> RolloutDiagnosis:
+    panel, contract = Panel.model_validate_json(job.panel), contract_of(job.contract_path)
+    return attribute(
+        _laboratory_of(job.contract_path, job.policy, job.policy_sha256, panel.help),
+        World(contract, panel.perturbation(key.condition)),
+        Trace.read(trace_path(job.folder, key)),
+        ticks=panel.ticks(contract),
+        usual=typical,
+        taught=_taught_of(job.contract_path, job.rounds),
+    )
 
 
 @functools.lru_cache(maxsize=1)
 def _laboratory_of(contract_path: Path, policy: str, sha256: str, help: str) -> Laboratory:
     driver = policy_of(contract_path, policy, sha256)
     return Laboratory(contract_of(contract_path), contract_path, driver, help=help)
+
+
+@functools.lru_cache(maxsize=1)
+def _taught_of(contract_path: Path, rounds: tuple[Path, ...]) -> Taught | None:
+    contract = contract_of(contract_path)
+    if not rounds or contract.simulation is None:
+        return None
+    return taught_by(training_episodes(rounds, contract), contract, TASKS[contract.simulation.task](contract))

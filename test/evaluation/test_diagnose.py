@@ -14,13 +14,15 @@ import pytest
 from conftest import contract_path, small_panel, weak_policy
 from dagger_ros.cli import main
 from dagger_ros.contract import Contract, DaggerError, RowLayout, Scores, load_contract
+from dagger_ros.dataset import TrainingEpisode
 from dagger_ros.evaluation import PanelRunner, RolloutKey, Trace, run_rollout, trace_path
 from dagger_ros.evaluation.diagnose import Diagnosis, Reruns, RolloutDiagnosis, diagnose, failed_rollouts
 from dagger_ros.evaluation.diagnosis import attribute as attribute_module
 from dagger_ros.evaluation.diagnosis.attribute import attribute
 from dagger_ros.evaluation.diagnosis.judges import JUDGES
 from dagger_ros.evaluation.diagnosis.reruns import REPEATS, Laboratory, Share
-from dagger_ros.evaluation.diagnosis.usual import Usual, usual
+from dagger_ros.evaluation.diagnosis.taught import Lesson, taught_by
+from dagger_ros.evaluation.diagnosis.usual import Usual, expert_actions, usual, wrong_decisions
 from dagger_ros.evaluation.diagnosis.worlds import REMOVABLE, Cause, World
 from dagger_ros.policy import Checkpoint
 from dagger_ros.sim import MujocoPlant, Perturbation, load_plant
@@ -332,8 +334,33 @@ def test_limit_of_novelty_rises_only_where_something_is_disturbed() -> None:
     assert usual([], [], PEG, TASKS["peg"](PEG), disturbed=True) == Usual()
 
 
-@pytest.mark.parametrize(("outcomes", "expected"), [((1, 1), (2, 2)), ((0, 0), (0, 2)), ((1, 0, 1), (2, 3))])
-def test_reruns_stop_when_most_agree(
+@pytest.mark.parametrize(
+    ("there", "label", "lesson"),
+    [
+        ([0.01, 0.0, 0.08], [0.24, 0.24, 0.24], Lesson.WRONG),
+        ([0.01, 0.0, 0.08], None, Lesson.RIGHT),
+        ([-0.08, 0.0, 0.08], None, Lesson.COARSE),
+    ],
+)
+def test_nearest_labels_say_whether_it_was_taught_wrongly_or_too_little(
+    there: list[float], label: list[float] | None, lesson: Lesson
+) -> None:
+    task, frames = TASKS["peg"](PEG), RowLayout(PEG).new(20)
+    frames["observation"], frames["label_source"], frames["privileged"] = 0.0, 1, there
+    frames["expert_action"] = expert_actions(frames, PEG, task) if label is None else label
+    taught = taught_by([TrainingEpisode(frames, success=True, demonstration=True)], PEG, task)
+    decided = RowLayout(PEG).new(3)
+    decided["observation"], decided["privileged"], decided["policy_action"] = 0.0, [0.01, 0.0, 0.08], 0.24
+    assert taught is not None
+    assert taught.lesson(decided, wrong_decisions(decided, PEG, task), PEG, task) is lesson
+    frames["privileged"] = np.nan
+    assert taught_by([TrainingEpisode(frames, success=True, demonstration=True)], PEG, task) is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"), [((1, 1), (2, 2)), ((0,), (0, 1)), ((1, 0, 1), (2, 3)), ((1, 0, 0), (1, 3))]
+)
+def test_reruns_stop_when_most_agree_or_the_exact_one_fails(
     outcomes: tuple[int, ...], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     laboratory, world = Laboratory(PEG, contract_path("peg"), seeing()), World(PEG, Perturbation())
@@ -396,8 +423,8 @@ def test_one_rollout_is_shown_in_full_and_nothing_is_written(
     main(["diagnose", str(panel), *arguments, "--rollout", str(key)])
     said = capsys.readouterr().out
     assert str(key) in said
-    assert "without expert: 1 of 1 reruns succeed" in said
-    assert "without timing: 0 of 2 reruns succeed" in said
+    assert "the expert from the start: 1 of 1 succeed" in said
+    assert "without timing: 0 of 1 succeed" in said
     assert not (panel / "diagnosis.json").exists()
 
 

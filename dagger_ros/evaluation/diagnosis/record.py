@@ -17,6 +17,15 @@ __all__ = ["DIAGNOSIS", "Diagnosis", "Reruns", "RolloutDiagnosis"]
 
 DIAGNOSIS = "diagnosis.json"
 _SCHEMA = 1
+# What is removed by something being put in its place.
+_WORDS = {
+    "evaluation": "judged anew from the true state",
+    "horizon of the panel": "with the time that the contract gives",
+    "expert": "the expert from the start",
+    "planning": "the expert in familiar states",
+    "data_coverage": "the expert in unfamiliar states",
+    "nothing": "with a little noise on what it sees",
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Reruns:
     """The rollout again, with something changed.
 
     Args:
-        removed: In words: a cause, or what else was changed.
+        removed: A cause, or what else was changed.
         healed: How many reruns succeeded.
         of: How many there were; 0: it could not be tested.
     """
@@ -32,6 +41,11 @@ class Reruns:
     removed: str
     healed: int
     of: int
+
+    @property
+    def words(self) -> str:
+        """What was changed."""
+        return _WORDS.get(self.removed, f"without {self.removed}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dagger_ros.expert import Expert
 from dagger_ros.policy import Checkpoint, Policy
 from dagger_ros.sim import MujocoPlant, load_plant
 
-__all__ = ["REPEATS", "Laboratory", "Rerun", "Share", "When"]
+__all__ = ["JITTER", "REPEATS", "Laboratory", "Rerun", "Share", "When"]
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -28,11 +28,11 @@ Rerun = tuple[RolloutResult, np.ndarray[Any, Any], np.ndarray[Any, np.dtype[np.f
 When = Callable[[int, Scores], bool]
 """Whether the expert acts in the policy's place, by tick of the rollout and the policy's scores."""
 
-# A rerun counts as healed if most of so many are.
+# What most of so many reruns say counts; the first is exact.
 REPEATS = 3
-# Noise on what the policy sees in every repeat but the first, in resolutions of each stream: what it does should not
-# hang on what its sensors cannot tell apart; where it does, one rerun says little.
-_JITTER = 0.3
+# Noise on what the policy sees in the others, in resolutions of each stream: what it does should not hang on what its
+# sensors cannot tell apart; where it does, one rerun says little. It is so small that it makes nothing unfamiliar.
+JITTER = 0.3
 _JITTER_STREAM = 5
 
 
@@ -64,6 +64,16 @@ class Share:
         """From 0 to 1."""
         return self.healed / self.of if self.of else 0.0
 
+    def __add__(self, other: Share) -> Share:
+        healed, of = self.healed + other.healed, self.of + other.of
+
+        def mean(name: str, mine: int, theirs: int) -> float:
+            total = mine * getattr(self, name) + theirs * getattr(other, name)
+            return float(total / max(mine + theirs, 1))
+
+        by_healed = (mean(name, self.healed, other.healed) for name in ("ticks", "wrong"))
+        return Share(healed, of, next(by_healed), next(by_healed), mean("metric", self.of, other.of))
+
     def __str__(self) -> str:
         return f"{self.healed} of {self.of}"
 
@@ -92,7 +102,16 @@ class Laboratory:
             self._plants[world.key] = load_plant(world.contract, self._path, world.perturbation)
         return self._plants[world.key]
 
-    def run(self, key: RolloutKey, world: World, *, ticks: int, when: When | None = None, repeat: int = 0) -> Rerun:
+    def run(
+        self,
+        key: RolloutKey,
+        world: World,
+        *,
+        ticks: int,
+        when: When | None = None,
+        repeat: int = 0,
+        jitter: float = JITTER,
+    ) -> Rerun:
         """One rollout.
 
         Args:
@@ -101,6 +120,7 @@ class Laboratory:
             ticks: Longest.
             when: The expert acts in the policy's place; None: never.
             repeat: Which noise the policy sees; 0: none.
+            jitter: Its standard deviation, in resolutions.
 
         Returns:
             How it ended, (T,) rows, and (T + 1, S) scenes.
@@ -109,7 +129,7 @@ class Laboratory:
         about, network = self._policy
         noise = None
         if repeat:
-            noise = np.random.default_rng([key.seed, _JITTER_STREAM, repeat]), _JITTER * self._resolution
+            noise = np.random.default_rng([key.seed, _JITTER_STREAM, repeat]), jitter * self._resolution
         plant.time_ns = plant.tick = 0  # as in a panel, so that a rerun of the same is the same
         stand_in = _StandIn(network, plant, when, noise)
         return run_rollout(self.contract, plant, (about, stand_in), key, ticks=ticks, help=self._help)
@@ -117,18 +137,29 @@ class Laboratory:
     def repeated(
         self, key: RolloutKey, world: World, *, ticks: int, when: When | None = None, every: bool = False
     ) -> Share:
-        """Reruns until most of `REPEATS` agree, or `every` one of them."""
-        lengths, wrong, metrics = list[int](), list[float](), list[float]()
-        of, most = 0, REPEATS // 2 + 1
-        while of < REPEATS and (every or max(len(lengths), of - len(lengths)) < most):
-            result, rows, _ = self.run(key, world, ticks=ticks, when=when, repeat=of)
-            metrics.append(result.metric)
-            if result.success:
-                lengths.append(result.ticks)
-                wrong.append(float(wrong_decisions(rows, self.contract, self.plant(world).task).mean()))
-            of += 1
-        means = (float(np.mean(values)) if values else 0.0 for values in (lengths, wrong, metrics))
-        return Share(len(lengths), of, *means)
+        """Reruns until most of `REPEATS` agree, or `every` one of them; only one, if the exact one fails."""
+        share = self.one(key, world, ticks=ticks, when=when)
+        most = REPEATS // 2 + 1
+        while share.healed and share.of < REPEATS and (every or max(share.healed, share.of - share.healed) < most):
+            share += self.one(key, world, ticks=ticks, when=when, repeat=share.of)
+        return share
+
+    def one(
+        self,
+        key: RolloutKey,
+        world: World,
+        *,
+        ticks: int,
+        when: When | None = None,
+        repeat: int = 0,
+        jitter: float = JITTER,
+    ) -> Share:
+        """One rerun; arguments as of `run`."""
+        result, rows, _ = self.run(key, world, ticks=ticks, when=when, repeat=repeat, jitter=jitter)
+        if not result.success:
+            return Share(0, 1, 0.0, 0.0, result.metric)
+        wrong = wrong_decisions(rows, self.contract, self.plant(world).task)
+        return Share(1, 1, float(result.ticks), float(wrong.mean()), result.metric)
 
 
 class _StandIn:
