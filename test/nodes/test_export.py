@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable
@@ -329,6 +330,12 @@ def test_size_that_the_encoder_does_not_take_is_said(tmp_path: Path) -> None:
         DaggerError, match=r"images.wrist: expected pictures that libsvtav1 makes a video of; .* another"
     ):
         write_video(path, pictures, 20, "av1")
+
+
+def test_video_of_av1_leaves_the_scheduling_of_the_process_as_it_was(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    write_video(tmp_path / "a.mp4", [np.zeros((64, 64, 3), np.uint8)] * 4, 20, "av1")
+    assert (os.sched_getscheduler(0), os.sched_getparam(0)) == before
 
 
 def test_video_of_av1_says_nothing_on_the_terminal(

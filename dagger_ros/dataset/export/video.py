@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def write_video(path: Path, pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8
     """
     encoder, options = CODECS[codec]
     try:
-        _encode(path, pictures, fps, encoder, options)
+        with _scheduling_kept():
+            _encode(path, pictures, fps, encoder, options)
     except (av.FFmpegError, ValueError) as error:
         if isinstance(error, OSError):
             raise
@@ -55,6 +57,20 @@ def write_video(path: Path, pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8
             f"{path.parent.parent.name}: expected pictures that {encoder} makes a video of; {error}. Does another "
             f"--codec, of {', '.join(CODECS)}?"
         ) from error
+
+
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """Run by root, SVT-AV1 gives the thread that calls it the highest real-time priority, and leaves it so."""
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if (os.sched_getscheduler(0), os.sched_getparam(0)) != (policy, parameters):
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def _encode(
