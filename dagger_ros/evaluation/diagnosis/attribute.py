@@ -137,19 +137,14 @@ class _Case:
         """The removable cause without which it succeeds: not by luck, unless it stops the expert too."""
         there = [cause for cause in REMOVABLE if self.world.has(cause)]
         healed = {cause: self._without(cause) for cause in there}
-        sure = [c for c in there if self._is_sure(healed[c], always=not self.world.perturbs(c))]
-        if sure and self._is_on_edge:
-            sure = [c for c in sure if self._is_typical(healed[c])]
-        lucky = [c for c in there if healed[c].most and c not in sure]
-        shown = sure or ([] if solvable else lucky)
+        luck = {cause: self._luck(cause, healed[cause]) for cause in there if healed[cause].most}
+        shown = [cause for cause, why in luck.items() if not why] or ([] if solvable else list(luck))
         if not shown:
             self.evidence += [
-                f"Without {_WORDS[cause]} it succeeds too ({healed[cause]} reruns), which shows little: it takes "
-                f"{self._time(healed[cause].ticks)} and {100 * healed[cause].wrong:.0f} % of its decisions are wrong, "
-                "unlike in rollouts that succeed."
-                for cause in lucky
+                f"Without {_WORDS[cause]} it succeeds too ({healed[cause]} reruns), which shows little: {why}."
+                for cause, why in luck.items()
             ]
-        if not shown and len(there) > 1 and self.world.plain != self.world and self._is_sure(self._plainly):
+        if not shown and len(there) > 1 and self.world.plain != self.world and self._is_like_others(self._plainly):
             self.evidence.append(f"Only without every perturbation it succeeds ({self._plainly} reruns).")
             shown = [cause for cause in there if self.world.perturbs(cause)]
         if not shown:
@@ -169,9 +164,27 @@ class _Case:
         """Without any perturbation."""
         return self._repeated("every perturbation", self.world.plain)
 
-    def _is_sure(self, share: Share, *, always: bool = False) -> bool:
-        """Whether most reruns heal (or each), and not by luck."""
-        return share.most and (share.healed == REPEATS or not always) and share.wrong <= self.usual.wrong
+    def _luck(self, cause: Cause, share: Share) -> str:
+        """Why that it succeeds without a cause shows little; empty: it shows the cause."""
+        perturbs = self.world.perturbs(cause)
+        if not self._is_like_others(share):
+            return (
+                f"{100 * share.wrong:.0f} % of its decisions are wrong then, in rollouts that succeed at most "
+                f"{100 * self.usual.wrong:.0f} %"
+            )
+        if not perturbs and share.healed < REPEATS:
+            return "the contract has it always, and not each rerun succeeds"
+        if perturbs and self.world.without(cause) != self.world.plain and not self._plainly.most:
+            return "it fails without any perturbation"
+        if self._is_on_edge and not self._is_typical(share):
+            return (
+                f"a little noise does that too, and then it takes {self._time(share.ticks)}, unlike a typical success"
+            )
+        return ""
+
+    def _is_like_others(self, share: Share) -> bool:
+        """Whether most reruns succeed, with no more wrong decisions than rollouts have that succeed."""
+        return share.most and share.wrong <= self.usual.wrong
 
     @cached_property
     def _is_on_edge(self) -> bool:
@@ -190,7 +203,7 @@ class _Case:
         return share.most
 
     def _is_typical(self, share: Share) -> bool:
-        """Whether it succeeds as typical rollouts do, which is more than not by luck."""
+        """Whether it succeeds as typical rollouts do."""
         return share.wrong <= self.usual.typical_wrong and share.ticks <= self.usual.typical_ticks
 
     def _say_removed(self, best: Cause, healed: dict[Cause, Share], alone: dict[Cause, Share]) -> None:

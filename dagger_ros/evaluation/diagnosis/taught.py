@@ -26,11 +26,9 @@ _NEAREST, _DECISIONS = 5, 5
 class Lesson(enum.Enum):
     """What the nearest labels say about a wrong decision."""
 
-    WRONG = "the nearest labelled frames ask for something else than the expert would do in them: it was taught wrongly"
-    COARSE = (
-        "the labels of the nearest frames are right there and wrong here: there was nothing near enough to learn from"
-    )
-    RIGHT = "the labels of the nearest frames are right here too: the policy does not do what it was taught"
+    WRONG = "the labels of the nearest frames are not what the expert would do there: it was taught wrongly"
+    COARSE = "the labels of the nearest frames are right there, and would be wrong here"
+    RIGHT = "the labels of the nearest frames are right here too: it does not do what it was taught"
 
 
 @dataclass(frozen=True)
