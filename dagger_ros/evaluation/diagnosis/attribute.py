@@ -261,11 +261,9 @@ class _Case:
             cause, where = Cause.DATA_COVERAGE, "it had learned from nothing like this"
         else:
             cause, where = Cause.PLANNING, "it had learned from states like these"
-        by = "in unfamiliar states alone {}, in familiar states alone {}".format(
-            *(f"it succeeds in {s} reruns" if s.healed else f"in none of {s.of}" for s in (unfamiliar, known))
-        )
         said = [
-            f"The expert does it, and the policy decided wrongly where {where}: with the expert in its place {by}.",
+            f"The expert does it, and the policy decided wrongly where {where}: with the expert in its place in "
+            f"unfamiliar states alone {unfamiliar} reruns succeed, in familiar states alone {known}.",
             f"Until its first wrong decision, at {self._time(first)}, {100 * share:.0f} % of what it saw was "
             "unfamiliar: further from what it was trained on than 95 % of that.",
         ]
