@@ -40,8 +40,31 @@ test: lint typecheck  ## lint, typecheck and all tests; every line and branch of
 mutation: env  ## change the supervisor in every small way: at least 95 % must be noticed (15 minutes)
 	@$(BIN)/python tools/mutation.py
 
-bench: env  ## each measurement of benchmarks/
-	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit; done
+# Each measurement, shortened; what `--help` says of one is for its own defaults. Not here: diagnose.py and peers/, which
+# take long, and figures of which stand in docs/.
+define BENCHMARKS
+tick.py --ticks 5000 --memory-ticks 20000
+inference.py --calls 5000
+decision.py --ticks 5000
+loop_latency.py --seconds 6
+jitter.py --seconds 6
+images.py --seconds 1 --repeats 1
+fixed_rate.py --seconds 5
+takeover.py --takeovers 50
+lockstep.py --episodes 5
+frames.py --frames 5000
+training.py --steps 300
+recorder.py --kills 3
+recording_load.py --seconds 5
+chaos.py --kills 3
+soak_supervisor.py --ticks 20000
+endef
+export BENCHMARKS
+
+bench: env  ## every measurement of benchmarks/, each for some seconds; docs/performance.md says how to read them
+	@echo "$$BENCHMARKS" | while read -r line; do \
+		echo; echo "benchmarks/$$line"; $(BIN)/python benchmarks/$$line < /dev/null || exit; \
+	done
 
 clean:  ## remove what was installed and built; runs stay
 	rm -rf .venv build install log mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -77,7 +77,7 @@ def checkpoint(contract: Contract, folder: Path) -> Path:
     return folder
 
 
-def _nothing(_message: object) -> None:
+def nothing(_message: object) -> None:
     """Messages are taken from the wait set."""
 
 
@@ -111,13 +111,18 @@ class Robot:
         self._publishers = [
             node.create_publisher(message_class(s.type), s.topic, QOS.sensor_writer) for s in contract.streams.values()
         ]
-        command = node.create_subscription(JointState, contract.action.topic, _nothing, QOS.command, raw=True)
-        decision = node.create_subscription(GateDecision, "supervisor/decision", _nothing, QOS.record, raw=True)
+        command = node.create_subscription(JointState, contract.action.topic, nothing, QOS.command, raw=True)
+        decision = node.create_subscription(GateDecision, "supervisor/decision", nothing, QOS.record, raw=True)
         self._waiter = Waiter(node, [command, decision])
         self._resume = node.create_client(Trigger, "supervisor/resume")
 
-    def run(self, seconds: float, rate_hz: float) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]], list[bytes]]:
-        """Stamps of the observations and when they went out; when commands came, and they; decisions."""
+    def run(
+        self, seconds: float, rate_hz: float, before: Callable[[int], object] = lambda _count: None
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]], list[bytes]]:
+        """Stamps of the observations and when they went out; when commands came, and they; decisions.
+
+        `before` is called before each observation, with its number.
+        """
         period_ns = round(_NS / rate_hz)
         sent: list[tuple[int, int]] = []
         commands: list[tuple[int, bytes]] = []
@@ -131,6 +136,7 @@ class Robot:
                         commands.append((time.monotonic_ns(), data))
                     else:
                         decisions.append(data)
+            before(len(sent))
             stamp_ns, now_ns = time.time_ns(), time.monotonic_ns()
             made = self._made[self._count // _SLOWER % len(self._made)]
             for publisher, data in zip(self._publishers, made, strict=True):
@@ -168,14 +174,12 @@ def hop(name: str, contract: Contract) -> None:
     node = rclpy.create_node(name)
     if name == _HOPS[0]:
         topics = {s.topic: message_class(s.type) for s in contract.streams.values()}
-        subscriptions = [
-            node.create_subscription(type_, topic, _nothing, QOS.sensor) for topic, type_ in topics.items()
-        ]
+        subscriptions = [node.create_subscription(type_, topic, nothing, QOS.sensor) for topic, type_ in topics.items()]
         publisher = node.create_publisher(PolicyAction, "policy/action", QOS.command)
         message = PolicyAction(contract_sha256=contract.sha256, policy="pi_000", policy_sha256="a" * 64)
         message.action = [0.0] * len(JOINTS)
     else:
-        subscriptions = [node.create_subscription(PolicyAction, "policy/action", _nothing, QOS.command)]
+        subscriptions = [node.create_subscription(PolicyAction, "policy/action", nothing, QOS.command)]
         publisher = node.create_publisher(JointState, contract.action.topic, QOS.command)
         message = JointState(name=JOINTS, position=[0.0] * len(JOINTS))
         decisions = node.create_publisher(GateDecision, "supervisor/decision", QOS.record)

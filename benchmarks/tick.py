@@ -209,15 +209,18 @@ def measure(contract: Contract, ticks: int) -> np.ndarray[Any, np.dtype[np.float
     return took_us
 
 
-def growth(contract: Contract, ticks: int) -> int:
-    """Bytes in use after so many ticks of ours, up to the message that is to be published, less those before."""
+def growth(contract: Contract, ticks: int, *, warm: int = 10_000) -> int:
+    """Bytes in use after so many ticks of ours, up to the message that is to be published, less those before.
+
+    The first ones are not counted: the interpreter keeps a few small objects for use again.
+    """
     layout = RowLayout(contract)
     ours = Ours(contract, network(layout.observation_size, layout.action_size))
     source = stamped(messages(), contract.timing.period_ns)
     in_use = array("q", [0, 0])  # an object for each number would be counted
     tracemalloc.start()
     try:
-        for at, count in enumerate((4 * _MESSAGES, ticks)):
+        for at, count in enumerate((warm, ticks)):
             for _ in range(count):
                 ours.decide(*next(source))
             gc.collect()
