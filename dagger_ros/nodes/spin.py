@@ -123,11 +123,11 @@ class Loop:
         ready = wait_set.get_ready_entities("subscription")
         for pointer in ready:
             _take(self._by_pointer[pointer])
-        if ready:
-            poll(self._subscriptions)  # what came close behind costs less so than by another wait
         for timer in self._timers:
             if timer.handle.is_timer_ready():
                 timer.handle.call_timer()
                 timer.callback()
+        if ready:
+            poll(self._subscriptions)  # what came close behind costs less so than by another wait
         if wait_set.get_ready_entities("service") or wait_set.get_ready_entities("client"):
             self._executor.spin_once(timeout_sec=0.0)

@@ -43,6 +43,7 @@ from dagger_ros.supervisor import (
     next_mode,
     response_bits,
 )
+from dagger_ros.supervisor.limits import finite
 
 __all__ = ["SupervisorNode", "main"]
 
@@ -289,10 +290,11 @@ class SupervisorNode(ContractNode):
         self._decide(time_ns, time_ns, 0)
 
     def _on_period(self, now_ns: int, missed_ticks: int) -> None:
-        self._inbox.second_writer = self.count_publishers(self._command_topic) > 1
         self._decide(self.robot_ns(), now_ns, missed_ticks)
         self._ticks += 1
         self.idle = self._gate.mode not in _DRIVEN
+        # For the next tick: no command waits for it.
+        self._inbox.second_writer = self.count_publishers(self._command_topic) > 1
 
     def _decide(self, time_ns: int, monotonic_ns: int, missed_ticks: int) -> None:
         row = self._row
@@ -345,7 +347,7 @@ class SupervisorNode(ContractNode):
         return help_words(scores, Scores(*self._row["ask_limits"].tolist()))
 
     def _publish_command(self) -> None:
-        if np.isfinite(self._row.executed_action).all():
+        if finite(self._row.executed_action):
             time_ns, *_ = self._times.read(self._row)
             self._command_publisher.publish(self._command.fill([self._row.executed_action], time_ns))
 
