@@ -214,12 +214,12 @@ def growth(contract: Contract, ticks: int, *, warm: int = 10_000) -> int:
 
     The first ones are not counted: the interpreter keeps a few small objects for use again.
     """
-    layout = RowLayout(contract)
-    ours = Ours(contract, network(layout.observation_size, layout.action_size))
-    source = stamped(messages(), contract.timing.period_ns)
-    in_use = array("q", [0, 0])  # an object for each number would be counted
+    layout, in_use = RowLayout(contract), array("q", [0, 0])  # an object for each number would be counted
+    gc.collect()  # and so would one that was made before and is used again
     tracemalloc.start()
     try:
+        ours = Ours(contract, network(layout.observation_size, layout.action_size))
+        source = stamped(messages(), contract.timing.period_ns)
         for at, count in enumerate((warm, ticks)):
             for _ in range(count):
                 ours.decide(*next(source))
