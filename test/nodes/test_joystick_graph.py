@@ -230,6 +230,8 @@ def test_acts_of_an_episode_stand_in_its_bag_and_beside_it(scene: Person, patien
     # The episode is over, and so is what was to be done.
     scene.joy.axes[DPAD_Y] = 0.0
     aggregator.start(8)
+    # The end of the first episode holds: nobody resumes before the supervisor has heard of it.
+    scene.until(lambda: bool(scene.decisions[-1].episode == 1))
     scene.press(SOUTH)
     scene.until_mode(Mode.POLICY)
     scene.let_go(SOUTH)
