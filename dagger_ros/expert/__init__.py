@@ -1,6 +1,6 @@
 """Reads the state of the task and gives an expert's action, and when a person would take over and hand back."""
 
-from dagger_ros.expert.hands import OperatorAtPad, PadHands
+from dagger_ros.expert.hands import OperatorAtPad, PadHands, unreached
 from dagger_ros.expert.joystick import JoystickLabeller
 from dagger_ros.expert.labeller import Expert, Labeller, ScriptedLabeller
 from dagger_ros.expert.operator import OperatorSettings, SimulatedOperator
@@ -19,4 +19,5 @@ __all__ = [
     "SimulatedOperator",
     "load_pad",
     "plain_pad",
+    "unreached",
 ]

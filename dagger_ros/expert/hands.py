@@ -10,12 +10,22 @@ from dagger_ros.expert.joystick import JoystickLabeller
 from dagger_ros.expert.labeller import Labeller, Vector
 from dagger_ros.expert.pad import Pad
 
-__all__ = ["OperatorAtPad", "PadHands"]
+__all__ = ["OperatorAtPad", "PadHands", "unreached"]
 
 # Keeps the draws of the hands apart from other uses of the same seed.
 _HANDS_STREAM = 4
 # Standard deviation of a thumb on a stick, share of the full deflection, in each tick.
 _TREMOR = 0.02
+
+
+def unreached(mapping: Joystick, contract: Contract) -> list[str]:
+    """Numbers of the action that simulated hands cannot move with a mapping."""
+    return sorted(set(contract.action.dimensions) - {e.dimension for e in mapping.axes if _is_known(e)})
+
+
+def _is_known(entry: StickAxis) -> bool:
+    """Hands take the coarse entry of each number, for which no modifier is pressed."""
+    return entry.when is None and entry.control is StickControl.ABSOLUTE
 
 
 class PadHands:
@@ -35,18 +45,13 @@ class PadHands:
         dimensions, timing = contract.action.dimensions, contract.timing
         # Who taps without a pause leaves a pad that is not believed no time to be seen at rest.
         self._pause_ticks = 2 + round(2 * timing.expert_max_age_s * timing.control_rate_hz)
-        # The coarse entry of each number: no modifier is pressed.
-        self._entries: list[tuple[int, StickAxis]] = [
-            (dimensions.index(e.dimension), e)
-            for e in mapping.axes
-            if e.when is None and e.control is StickControl.ABSOLUTE
-        ]
-        unreached = sorted(set(dimensions) - {dimensions[place] for place, _ in self._entries})
-        if unreached:
+        missing = unreached(mapping, contract)
+        if missing:
             raise DaggerError(
                 "expert.joystick.axes: expected for each number of the action an axis with control absolute that needs "
-                f"no modifier, since simulated hands know no other; found none for {', '.join(unreached)}"
+                f"no modifier, since simulated hands know no other; found none for {', '.join(missing)}"
             )
+        self._entries = [(dimensions.index(e.dimension), e) for e in mapping.axes if _is_known(e)]
         self.axes = [0.0] * (1 + max(a.index for a in pad.axes.values()))
         self.buttons = [0] * (1 + max(b.index or 0 for b in pad.buttons.values()))
         self._paused_ticks = 0

@@ -11,13 +11,14 @@ from dagger_ros.expert import (
     ScriptedLabeller,
     SimulatedOperator,
     plain_pad,
+    unreached,
 )
 from dagger_ros.sim.tasks import TASKS, Task
 
 __all__ = ["LABELLERS", "labeller_of_rule", "make_labeller", "make_operator"]
 
 # scripted: labels every state. operator: a simulated person who takes over and hands back, with the hands at a pad
-# where the contract has a mapping for one.
+# where the contract has a mapping with which they can move every number of the action.
 LABELLERS = ("scripted", "operator")
 
 
@@ -36,7 +37,7 @@ def make_labeller(kind: str, contract: Contract) -> Labeller:
     if kind == "scripted":
         return ScriptedLabeller(_task(contract).expert)
     operator = make_operator(contract)
-    if contract.expert is None:
+    if contract.expert is None or unreached(contract.expert.joystick, contract):
         return operator
     mapping = contract.expert.joystick
     pad = plain_pad(mapping)

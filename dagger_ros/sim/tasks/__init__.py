@@ -6,7 +6,8 @@ from dagger_ros.contract import Contract
 from dagger_ros.sim.tasks.base import Task
 from dagger_ros.sim.tasks.lane import LaneTask
 from dagger_ros.sim.tasks.peg import PegTask
+from dagger_ros.sim.tasks.reach import ReachTask
 
-__all__ = ["TASKS", "LaneTask", "PegTask", "Task"]
+__all__ = ["TASKS", "LaneTask", "PegTask", "ReachTask", "Task"]
 
-TASKS: dict[str, Callable[[Contract], Task]] = {"peg": PegTask, "lane": LaneTask}
+TASKS: dict[str, Callable[[Contract], Task]] = {"peg": PegTask, "lane": LaneTask, "reach": ReachTask}
