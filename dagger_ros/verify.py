@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dagger_ros.contract import Contract, DaggerError, load_contract
 from dagger_ros.dagger import check_policy, policy_folder
-from dagger_ros.dataset import round_folder, verify_round
+from dagger_ros.dataset import round_folder, round_folders, verify_round
 from dagger_ros.evaluation import check_result
 from dagger_ros.policy import load_checkpoint
 
@@ -28,10 +28,10 @@ def verify(out: Path) -> Iterator[tuple[Path, str]]:
     Raises:
         DaggerError: If there is no run.
     """
-    if not round_folder(out, 0).exists():
-        raise DaggerError(f"{out}: expected the folder of a run, with rounds/000; there is none")
+    folders = round_folders(out)
     contract = load_contract(out / "contract.yaml")
     checks: list[tuple[Path, Callable[[], object]]] = []
+    last = int(folders[-1].name)
     for k in itertools.count():
         parts: list[tuple[Path, Callable[[], object]]] = [
             (round_folder(out, k), partial(_verify_round, out, k, contract)),
@@ -39,7 +39,7 @@ def verify(out: Path) -> Iterator[tuple[Path, str]]:
             *((folder, partial(check_result, folder, contract)) for folder in _panels(out, k)),
         ]
         there = [part for part in parts if part[0].exists()]
-        if not there:
+        if not there and k > last:
             break
         checks += there
     dataset = out / "dataset"
@@ -59,8 +59,9 @@ def verify(out: Path) -> Iterator[tuple[Path, str]]:
 def _verify_round(out: Path, k: int, contract: Contract) -> None:
     """Counts a round anew, and compares the policies that drove in it with those that are there."""
     folder = round_folder(out, k)
-    # An episode of each policy that drove.
-    drove = {driver: e.episode for e in verify_round(folder, contract).episodes for driver in e.policies.items()}
+    # An episode of each policy that drove; those of another run, from which episodes were merged, are not here.
+    episodes = [e for e in verify_round(folder, contract).episodes if e.source is None]
+    drove = {driver: e.episode for e in episodes for driver in e.policies.items()}
     for (name, sha256), episode in drove.items():
         about, _ = load_checkpoint(out / "policies" / name, contract)
         if about.weights_sha256 != sha256:

@@ -1,4 +1,4 @@
-"""The verbs about what was recorded: `inspect`, `verify`, `recover`, `export`."""
+"""The verbs about what was recorded: `inspect`, `verify`, `recover`, `merge`, `export`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ def add_verbs(verbs: Verbs) -> None:
     recover = verbs.add_parser("recover", help="make episodes whole whose recorder was killed, in place")
     recover.add_argument("folder", type=Path, help="of a run, or of a round")
     recover.set_defaults(run=_recover)
+
+    merge = verbs.add_parser(
+        "merge", help="put rounds of several runs, such as those of two robots, together into one run"
+    )
+    merge.add_argument("sources", metavar="source", type=Path, nargs="+", help="folder of a run, or of a round")
+    merge.add_argument("--out", type=Path, required=True, help="folder of the new run; new or empty")
+    merge.add_argument(
+        "--contract",
+        type=Path,
+        help="task contract of the new run, and of what learns from it (default: that of the first source)",
+    )
+    merge.add_argument("--round", type=int, help="number that every round gets (default: the one it has)")
+    merge.set_defaults(run=_merge)
 
     export = verbs.add_parser(
         "export", help="write the rounds of a run as a dataset: LeRobotDataset v3.0, robomimic, CSV, Parquet"
@@ -193,6 +206,30 @@ def _written_anew(folder: Path) -> str:
     count = len(finish_round(folder, read_about(bag).contract).episodes)
     trained = "; a policy that was trained on the manifest before does not know of them" if was_finished else ""
     return f"{count} episodes in its manifest{trained}"
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from dagger_ros.dataset import merge_rounds
+
+    if options.round is not None and options.round < 0:
+        raise DaggerError(f"round: expected a whole number >= 0, got {options.round}")
+    rounds = merge_rounds(options.sources, options.out, contract_path=options.contract, round_index=options.round)
+    tables()(
+        f"{options.out}",
+        "round, rule, robots, runs, operators, episodes, labels",
+        [
+            (
+                f"{r.round:03d}",
+                r.rule,
+                r.robot_body,
+                counted(e.source.run for e in r.episodes if e.source),
+                r.operator_id or "-",
+                len(r.episodes),
+                r.labels,
+            )
+            for r in rounds
+        ],
+    )
 
 
 def _export(options: argparse.Namespace) -> None:

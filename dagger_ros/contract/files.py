@@ -11,7 +11,16 @@ from pathlib import Path
 
 from dagger_ros.contract.errors import DaggerError
 
-__all__ = ["file_sha256", "inside", "replace_folder", "sync_folder", "write_file", "write_files"]
+__all__ = [
+    "file_sha256",
+    "inside",
+    "link_file",
+    "replace_folder",
+    "sync_folder",
+    "sync_new",
+    "write_file",
+    "write_files",
+]
 
 
 def sync_folder(path: Path) -> None:
@@ -21,6 +30,21 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def sync_new(folder: Path) -> None:
+    """Gets everything below a folder onto the disk, but for files that have a name elsewhere: those are there."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir() or path.stat().st_nlink == 1:
+            sync_folder(path)  # does the same to a file
+
+
+def link_file(source: str | Path, target: str | Path) -> None:
+    """The same file under another name; a copy where the disk has no such links."""
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_file(path: Path, content: bytes) -> None:

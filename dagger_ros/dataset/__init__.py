@@ -2,11 +2,12 @@
 
 from dagger_ros.dataset.acts import ActLog, act_of
 from dagger_ros.dataset.bag import BagWriter, RecordedTopic
-from dagger_ros.dataset.episode import EpisodeInfo, read_episode, write_episode
+from dagger_ros.dataset.episode import EpisodeInfo, Source, read_episode, write_episode
 from dagger_ros.dataset.foreign import ForeignBag, Reading, StreamReport
 from dagger_ros.dataset.frames import EpisodeFrames, StreamQuality, View, read_frames
 from dagger_ros.dataset.imports import import_bag, prepare_import
 from dagger_ros.dataset.inspect import RoundView, inspect_rounds
+from dagger_ros.dataset.merge import merge_rounds
 from dagger_ros.dataset.offline import write_rows
 from dagger_ros.dataset.recover import Recovered, recover_episode, unfinished_episodes, unlisted_rounds
 from dagger_ros.dataset.rounds import (
@@ -38,6 +39,7 @@ __all__ = [
     "Recovered",
     "Round",
     "RoundView",
+    "Source",
     "StreamQuality",
     "StreamReport",
     "TrainingEpisode",
@@ -51,6 +53,7 @@ __all__ = [
     "labelled_frames",
     "load_round",
     "manifest_sha256",
+    "merge_rounds",
     "prepare_import",
     "read_episode",
     "read_frames",

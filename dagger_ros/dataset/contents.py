@@ -19,7 +19,7 @@ from mcap.stream_reader import get_chunk_data_stream
 from dagger_ros.contract import DaggerError
 from dagger_ros.dataset.bag import ABOUT_BAG
 
-__all__ = ["HEAD", "WHOLE", "Contents", "RecordedMessages", "read_contents", "read_in_turn"]
+__all__ = ["HEAD", "WHOLE", "Contents", "RecordedMessages", "read_contents", "read_in_turn", "read_said"]
 
 # How many bytes of each message are asked for: all of them, or what has the stamp of a header.
 WHOLE, HEAD = 1 << 62, 12
@@ -147,6 +147,20 @@ def read_in_turn(path: Path, order: Iterable[int]) -> Iterator[bytes]:
                 at = next(asked, None)
         if at is None:
             return
+
+
+def read_said(path: Path) -> dict[str, str]:
+    """What the recorder said of a bag (`Contents.about`), from its beginning.
+
+    Args:
+        path: As for `read_contents`.
+
+    Raises:
+        DaggerError: If the bag is not whole up to its first message.
+    """
+    reader = _Reader(path)
+    next(reader.messages(), None)
+    return reader.about
 
 
 @dataclass

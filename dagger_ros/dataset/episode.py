@@ -13,11 +13,32 @@ from dagger_ros.contract import DaggerError
 from dagger_ros.contract.files import write_file
 from dagger_ros.dataset.records import read_record
 
-__all__ = ["ABOUT", "BAG", "EpisodeInfo", "read_episode", "visible", "write_episode"]
+__all__ = ["ABOUT", "BAG", "EpisodeInfo", "Source", "read_episode", "visible", "write_episode"]
 
 BAG = "bag"
 ABOUT = "episode.json"
 _SCHEMA = "dagger_ros.episode/1"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an episode comes from that was merged into another run.
+
+    Args:
+        robot: Body of the contract that it was recorded under.
+        run: Name of the folder of its run; of that of its round, where it belongs to no run.
+        round: Number of its round there.
+        episode: Its index there.
+        manifest_sha256: Of the manifest of its round there.
+    """
+
+    robot: str
+    run: str
+    round: int
+    episode: int
+    manifest_sha256: str
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,8 @@ class EpisodeInfo:
         recovered: The recorder did not finish it: its end may be missing.
         keep: What the recorder kept, as its parameter says: `all`, or `corrections` with what came shortly before.
         imported: Of a bag that was recorded elsewhere: its `path`, and `sha256` of each file by name; empty: of none.
+        namespace: Of the graph that recorded it, which tells robots of one contract apart; empty: none, or not said.
+        source: Where it was recorded, if it was merged into this run; None: here.
     """
 
     round: int
@@ -63,6 +86,8 @@ class EpisodeInfo:
     recovered: bool = False
     keep: str = "all"
     imported: dict[str, str | dict[str, str]] = field(default_factory=dict)
+    namespace: str = ""
+    source: Source | None = None
     schema: str = _SCHEMA
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")

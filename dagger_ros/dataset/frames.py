@@ -18,6 +18,7 @@ from dagger_ros.control import GAP_PERIODS
 from dagger_ros.dataset.bag import plant_topics
 from dagger_ros.dataset.contents import HEAD, Contents, RecordedMessages, read_contents
 from dagger_ros.dataset.episode import BAG, EpisodeInfo, read_episode
+from dagger_ros.dataset.origin import recorded_layout
 from dagger_ros.dataset.rounds import SPLITS, EpisodeEntry, Round, check_round, episode_folder
 from dagger_ros.dataset.rows import Rows, ages_s, decided_rows, wanted_for_rows
 from dagger_ros.supervisor import ABOUT, Response
@@ -140,10 +141,13 @@ def read_frames(folders: Sequence[Path], contract: Contract, splits: Sequence[st
 
 
 def _episode(manifest: Round, entry: EpisodeEntry, folder: Path, layout: RowLayout) -> EpisodeFrames:
+    info = read_episode(folder)
+    layout = recorded_layout(folder / BAG, info.source, layout)
     contract = layout.contract
     contents = read_contents(folder / BAG, partial(_wanted, contract))
     rows, decisions = decided_rows(contents, layout)
-    info = read_episode(folder)
+    if info.source is not None:
+        rows["round"], rows["episode"] = info.round, info.episode  # as the run counts that it lies in
     left_out = np.empty((0, 2), np.int64) if info.keep == "all" else _left_out(rows)
     images: dict[str, _Integers] = {}
     stamps: dict[str, _Integers] = {}

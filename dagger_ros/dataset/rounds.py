@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +22,8 @@ from dagger_ros import __version__
 from dagger_ros.contract import Contract, DaggerError, InterventionReason, Label, Mode, RowLayout, load_contract
 from dagger_ros.contract.files import file_sha256, inside, write_file
 from dagger_ros.dataset.acts import corrections
-from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, read_episode
+from dagger_ros.dataset.episode import ABOUT, BAG, EpisodeInfo, Source, read_episode
+from dagger_ros.dataset.origin import recorded_layout
 from dagger_ros.dataset.records import read_record
 from dagger_ros.dataset.rows import read_rows
 
@@ -57,7 +58,8 @@ class EpisodeEntry:
     """One episode of a manifest. Counts are of control ticks.
 
     `takeover_doubts` is the policy's doubt at each takeover, where there was a policy; `policies` the hash of the
-    weights of each policy that proposed, by name; `about_sha256` the hash of episode.json, empty in older manifests.
+    weights of each policy that proposed, by name; `about_sha256` the hash of episode.json, empty in older manifests;
+    `source` where it was recorded, if it was merged.
     """
 
     episode: int
@@ -78,13 +80,17 @@ class EpisodeEntry:
     takeover_doubts: list[float]
     policies: dict[str, str]
     about_sha256: str = ""
+    source: Source | None = None
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class Round:
-    """A finished round, as its manifest says."""
+    """A finished round, as its manifest says.
+
+    One that was merged has several robots, policies and operators: each once, with commas between them.
+    """
 
     round: int
     rule: str
@@ -233,21 +239,31 @@ def finish_round(folder: Path, contract: Contract) -> Round:
 def _described(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo]) -> Round:
     """What a manifest says of these episodes."""
     first = next(iter(infos.values()))
+
+    def said(name: str) -> str:
+        """By the first episode, or by all of a merged round."""
+        merged = any(info.source is not None for info in infos.values())
+        return _each_once(getattr(info, name) for info in (infos.values() if merged else [first]))
+
     return Round(
         round=first.round,
         rule=first.rule,
         contract=contract.name,
         contract_sha256=contract.sha256,
-        robot_body=contract.robot.body,
+        robot_body=_each_once(i.source.robot if i.source else contract.robot.body for i in infos.values()),
         cameras=list(contract.cameras),
         action_units=[d.unit for d in contract.action.dimensions_],
         licence=contract.licence,
-        policy=first.policy,
-        policy_sha256=first.policy_sha256,
-        operator_id=first.operator_id,
+        policy=said("policy"),
+        policy_sha256=said("policy_sha256"),
+        operator_id=said("operator_id"),
         software={"dagger_ros": __version__, "numpy": np.__version__},
         episodes=_counted(folder, contract, infos),
     )
+
+
+def _each_once(words: Iterable[str]) -> str:
+    return ", ".join(filter(None, dict.fromkeys(words)))
 
 
 def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo]) -> tuple[EpisodeEntry, ...]:
@@ -255,7 +271,8 @@ def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo])
     layout, entries = RowLayout(contract), []
     for i, info in infos.items():
         bag = episode_folder(folder, i) / BAG
-        rows = read_rows(bag, layout)
+        own = recorded_layout(bag, info.source, layout)
+        rows = read_rows(bag, own)
         # A reason may be given in the middle of a correction: its last frame has it.
         runs = corrections(rows)
         ends, starts = (rows[[run.stop - 1 for run in runs]], rows[[run.start for run in runs]])
@@ -265,7 +282,7 @@ def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo])
             EpisodeEntry(
                 episode=i,
                 seed=info.seed,
-                split=split_of(contract, info.round, i, info.seed),
+                split=_split_of(own.contract, i, info),
                 bag_sha256={f.name: file_sha256(f) for f in sorted(bag.iterdir())},
                 success=info.success,
                 failure=info.failure,
@@ -287,9 +304,18 @@ def _counted(folder: Path, contract: Contract, infos: Mapping[int, EpisodeInfo])
                     if row["policy_sha256"]
                 },
                 about_sha256=file_sha256(episode_folder(folder, i) / ABOUT),
+                source=info.source,
             )
         )
     return tuple(entries)
+
+
+def _split_of(contract: Contract, index: int, info: EpisodeInfo) -> str:
+    """The split that an episode has had since it was recorded, under this contract."""
+    source = info.source
+    if source is None:
+        return split_of(contract, info.round, index, info.seed)
+    return split_of(contract, source.round, source.episode, info.seed)
 
 
 def load_round(folder: Path, contract: Contract) -> Round:
@@ -347,9 +373,9 @@ def verify_round(folder: Path, contract: Contract) -> Round:
     infos = {e.episode: read_episode(episode_folder(folder, e.episode)) for e in manifest.episodes}
     again = _described(folder, contract, infos)
     for said, found in zip(manifest.episodes, again.episodes, strict=True):
-        for name, value in asdict(said).items():
+        for name in asdict(said):
+            value, there = getattr(said, name), getattr(found, name)
             older = name == "about_sha256" and not value
-            there = getattr(found, name)
             if there != value and not older:
                 raise DaggerError(
                     f"{folder / _MANIFEST}: episode {said.episode}, {name}: the manifest says {value}, its bag and "
@@ -409,7 +435,7 @@ def training_episodes(folders: Sequence[Path], contract: Contract, split: str = 
     layout = RowLayout(contract)
     episodes = [
         TrainingEpisode(
-            read_rows(episode_folder(folder, entry.episode) / BAG, layout),
+            _rows_of(episode_folder(folder, entry.episode) / BAG, entry.source, layout),
             entry.success,
             demonstration=manifest.round == 0 or manifest.rule == "bc",
         )
@@ -420,6 +446,10 @@ def training_episodes(folders: Sequence[Path], contract: Contract, split: str = 
     if not episodes and split == "train":
         raise DaggerError(f"{folders[0].parent if folders else 'rounds'}: expected at least one episode to train on")
     return episodes
+
+
+def _rows_of(bag: Path, source: Source | None, layout: RowLayout) -> np.ndarray[Any, np.dtype[Any]]:
+    return read_rows(bag, recorded_layout(bag, source, layout))
 
 
 def labelled_frames(

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagger_ros.contract import Contract, DaggerError, load_contract
-from dagger_ros.contract.files import file_sha256, inside, replace_folder, sync_folder
+from dagger_ros.contract.files import file_sha256, inside, link_file, replace_folder, sync_new
 from dagger_ros.dataset.bag import part_of
 from dagger_ros.dataset.export.video import CODECS
 from dagger_ros.dataset.export.writer import ABOUT, SCHEMA, ExportSettings, Writer, software
@@ -68,7 +68,7 @@ def _export(folders: Sequence[Path], contract_path: Path, out: Path, settings: E
     shutil.rmtree(part, ignore_errors=True)
     try:
         if there:
-            shutil.copytree(out, part, copy_function=_link)
+            shutil.copytree(out, part, copy_function=link_file)
         (part / "meta").mkdir(parents=True, exist_ok=True)
         writer = Writer(part, contract, settings, fps, there)
         for folder in folders[len(there) :]:
@@ -79,7 +79,7 @@ def _export(folders: Sequence[Path], contract_path: Path, out: Path, settings: E
                 f"{len(folders)} rounds"
             )
         writer.finish(contract_path.read_bytes())
-        _sync(part)
+        sync_new(part)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
@@ -139,21 +139,6 @@ def load_columns(out: Path, names: Sequence[str]) -> dict[str, np.ndarray[Any, n
         else:
             result[name] = column.to_numpy(zero_copy_only=False)
     return result
-
-
-def _link(source: str, target: str) -> None:
-    """The same file under another name; a copy where the disk has no such links."""
-    try:
-        Path(target).hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _sync(part: Path) -> None:
-    """Gets what is new in a folder onto the disk, before it gets its name."""
-    for path in (part, *part.rglob("*")):
-        if path.is_dir() or path.stat().st_nlink == 1:  # old files have a name in the old folder
-            sync_folder(path)  # does the same to a file
 
 
 def _files(root: Path) -> set[str]:

@@ -26,7 +26,7 @@ from dagger_ros.dataset.rounds import load_round, manifest_sha256
 
 __all__ = ["ABOUT", "SCHEMA", "ExportSettings", "Writer", "software"]
 
-ABOUT, SCHEMA = "meta/dagger_ros.json", "dagger_ros.dataset/1"
+ABOUT, SCHEMA = "meta/dagger_ros.json", "dagger_ros.dataset/2"
 _FILES_PER_CHUNK = 1000
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -251,6 +251,12 @@ class Writer:
             "dagger/policy": info.policy,
             "dagger/policy_sha256": info.policy_sha256,
             "dagger/recovered": info.recovered,
+            "dagger/robot": info.source.robot if info.source else self._contract.robot.body,
+            "dagger/namespace": info.namespace,
+            "dagger/recorded_contract_sha256": info.contract_sha256,
+            "dagger/recorded_run": info.source.run if info.source else "",
+            "dagger/recorded_round": info.source.round if info.source else round_.round,
+            "dagger/recorded_episode": info.source.episode if info.source else entry.episode,
         }
         for key in self._cameras.values():
             row |= {
