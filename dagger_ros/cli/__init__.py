@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 from dagger_ros import __version__
-from dagger_ros.cli import contract, data, diagnose, evaluate, imports, replay, report, runs
+from dagger_ros.cli import contract, data, diagnose, doctor, evaluate, imports, replay, report, runs, security
 from dagger_ros.contract import DaggerError
 
 __all__ = ["main"]
@@ -66,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dagger-ros", description="DAgger on a robot with ROS 2.")
     parser.add_argument("--version", action="version", version=f"dagger_ros {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for part in (contract, runs, evaluate, diagnose, report, data, imports, replay):
+    for part in (contract, runs, doctor, evaluate, diagnose, report, data, imports, replay, security):
         part.add_verbs(verbs)
     return parser
