@@ -15,6 +15,7 @@ NODES = {
     "aggregator": "dagger_ros.nodes.aggregator:main",
     "mujoco_bridge": "dagger_ros.nodes.mujoco_bridge:main",
     "fault_injector": "dagger_ros.nodes.fault_injector:main",
+    "operator_queue": "dagger_ros.nodes.operator_queue:main",
 }
 
 # What is on PATH.

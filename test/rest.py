@@ -40,9 +40,9 @@ _NOT_READY = Reason.OBSERVATION_NEVER | Reason.EXPERT_NEVER | Reason.EXPERT_NOT_
 class Rest:
     """Observations, proposals, a person, and ears for what the supervisor says."""
 
-    def __init__(self, context: Any, contract: Contract = PEG) -> None:
+    def __init__(self, context: Any, contract: Contract = PEG, namespace: str = "") -> None:
         self.contract = contract
-        self.node = rclpy.create_node("rest", context=context)
+        self.node = rclpy.create_node("rest", context=context, namespace=namespace)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
         self.commands: list[Any] = []

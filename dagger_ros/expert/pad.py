@@ -228,6 +228,11 @@ class PadReader:
         begun |= self.pressed - before - _STOPS if not self._waits_after else set()
         return self._in_order(begun)
 
+    @property
+    def at_rest(self) -> bool:
+        """No button of the mapping is pressed, and no axis that moves the robot is pushed."""
+        return not self.pressed and all(abs(self.axes[name]) <= _REST for name in self._moved)
+
     def is_heard(self, now_ns: int) -> bool:
         """Whether the pad said something within the age that it may be silent."""
         return self._heard_ns is not None and now_ns - self._heard_ns <= self.max_age_ns
@@ -258,7 +263,7 @@ class PadReader:
 
     def _wait_for_rest(self, now_ns: int) -> None:
         """A pad is at rest for as long as it may be silent: a burst of old messages is not."""
-        if self.pressed or any(abs(self.axes[name]) > _REST for name in self._moved):
+        if not self.at_rest:
             self._rest_ns = None
         elif self._rest_ns is None:
             self._rest_ns = now_ns
