@@ -43,8 +43,10 @@ pytestmark = [pytest.mark.ros, pytest.mark.mujoco, pytest.mark.usefixtures("ros_
 
 NAMES = ("left", "right")
 SEEDS = (3, 4)
-# What belongs to the machine and not to a robot. Of the clock a robot of its own namespace is told by a remapping.
-SHARED = {"/clock", "/diagnostics", "/parameter_events", "/rosout"}
+# What belongs to everybody and not to a robot.
+SHARED = {"/diagnostics", "/parameter_events", "/rosout"}
+# As sim.launch.py has it: each simulation has a time of its own.
+OWN_CLOCK = ["--ros-args", "-r", "/clock:=clock"]
 
 
 def contract_of(path: Path, name: str) -> Path:
@@ -64,11 +66,11 @@ class Robot:
     """The graph of one robot in a namespace, run by the ticks of its simulation."""
 
     def __init__(self, context: Any, name: str, run: Path, round_index: int, policy: Path | None) -> None:
-        common = {"contract": str(run / "contract.yaml"), "lockstep": True}
+        common = {"contract": str(run / "contract.yaml"), "lockstep": True, "use_sim_time": True}
         about = {"rule": "hg", "round": round_index}
         driven = {"needs_policy": policy is not None, "policy": str(policy or "")}
         self.out = round_folder(run, round_index)
-        self.bridge = MujocoBridgeNode(common | {"publish_clock": False}, context, name)
+        self.bridge = MujocoBridgeNode(common | {"use_sim_time": False}, context, name)
         self.aggregator = AggregatorNode(common | about | {"out": str(self.out)}, context, name)
         self.nodes: list[Any] = [
             self.bridge,
@@ -133,15 +135,15 @@ def check_that_no_topic_is_shared(context: Any, count: int) -> None:
         ends = [*ear.get_publishers_info_by_topic(topic), *ear.get_subscriptions_info_by_topic(topic)]
         namespaces = {end.node_namespace for end in ends} - {"/"}
         assert topic in SHARED or namespaces == {f"/{topic.split('/')[1]}"}, topic
-    for topic in ("/clock", "/diagnostics"):
-        assert not ear.get_subscriptions_info_by_topic(topic)
+    assert {f"/{name}/clock" for name in NAMES} <= {topic for topic, _ in ear.get_topic_names_and_types()}
+    assert not ear.get_subscriptions_info_by_topic("/diagnostics")
     ear.destroy_node()
 
 
 @pytest.fixture
 def context() -> Iterator[Any]:
     context = rclpy.Context()
-    rclpy.init(context=context)
+    rclpy.init(args=OWN_CLOCK, context=context)
     yield context
     context.try_shutdown()
 
@@ -175,7 +177,7 @@ def test_two_robots_in_one_domain_hear_nothing_of_each_other_and_become_one_aggr
                 topics |= {"policy/action"} if k else set()
                 assert {counts[topic] for topic in topics} == {len(rows)}
 
-    # Alone in another domain's worth of silence each robot does the same, to the byte.
+    # Alone a robot does the same, to the byte.
     alone = contract_of(tmp_path / "alone/contract.yaml", "left").parent
     collect(context, {"left": alone}, 0, {})
     collect(context, {"left": alone}, 1, policies)
