@@ -80,7 +80,8 @@ def graph_access(contract: Contract, *, simulation: bool) -> dict[str, Access]:
 
     Args:
         contract: Names the topics.
-        simulation: MuJoCo stands for the robot, in real time or in lockstep; every node may read the simulated clock.
+        simulation: MuJoCo stands for the robot, in real time or in lockstep; every node may read the simulated clock,
+            which is that of the namespace.
     """
     observed = frozenset(contract.topics)
     seen = frozenset(stream.topic for stream in contract.streams.values() if not stream.privileged)
@@ -92,7 +93,7 @@ def graph_access(contract: Contract, *, simulation: bool) -> dict[str, Access]:
     joy, acts = ({"joy"}, {"expert/act"}) if has_pad else (set[str](), set[str]())
 
     own = _NODE | Access(publish=frozenset({"/diagnostics"}))
-    common = own | Access(subscribe=frozenset({"/clock"} if simulation else ()))
+    common = own | Access(subscribe=frozenset({"clock"} if simulation else ()))
     rights = {
         "supervisor": common
         | Access(
@@ -128,7 +129,7 @@ def graph_access(contract: Contract, *, simulation: bool) -> dict[str, Access]:
         rights[name] |= LIFECYCLE
     if simulation:
         rights["mujoco_bridge"] = own | Access(
-            publish=observed.union(pictures, ticks, {"/clock"}),
+            publish=observed.union(pictures, ticks, {"clock"}),
             subscribe=command.union({decision}),
             reply=frozenset({"~/reset", "~/pause"}),
         )

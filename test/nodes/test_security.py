@@ -61,14 +61,16 @@ def in_full(access: Access, node: str, namespace: str) -> Access:
 
 
 @contextmanager
-def graph_of(domain: int, *makes: tuple[Callable[..., Any], Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Nodes in this process, by name, in the namespace /cell."""
+def graph_of(
+    domain: int, namespace: str, *makes: tuple[Callable[..., Any], Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Nodes in this process, by name."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     nodes: list[Any] = []
     try:
         for make, parameters in makes:
-            nodes.append(make(parameters, context, "/cell"))
+            nodes.append(make(parameters, context, namespace))
         yield {node.get_name(): node for node in nodes}
     finally:
         for node in nodes:
@@ -76,14 +78,14 @@ def graph_of(domain: int, *makes: tuple[Callable[..., Any], Mapping[str, Any]]) 
         context.try_shutdown()
 
 
-def used_in(domain: int, *makes: tuple[Callable[..., Any], Mapping[str, Any]]) -> dict[str, Access]:
-    with graph_of(domain, *makes) as nodes:
+def used_in(domain: int, namespace: str, *makes: tuple[Callable[..., Any], Mapping[str, Any]]) -> dict[str, Access]:
+    with graph_of(domain, namespace, *makes) as nodes:
         return {name: used_by(node) for name, node in nodes.items()}
 
 
-def granted(path: Path, *, simulation: bool) -> dict[str, Access]:
+def granted(path: Path, namespace: str, *, simulation: bool) -> dict[str, Access]:
     rights = graph_access(load_contract(path), simulation=simulation)
-    return {name: in_full(access, name, "/cell") for name, access in rights.items()}
+    return {name: in_full(access, name, namespace) for name, access in rights.items()}
 
 
 PAD = {"expert": "joystick", "operator_id": "ada"}
@@ -94,14 +96,15 @@ def test_on_a_robot_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_path
     given = {"contract": str(path)}
     used = used_in(
         ros_domain,
+        "/cell",
         (SupervisorNode, given),
         (PolicyNode, given | {"policy": "seeing:make"}),
         (ExpertLabelNode, given | PAD),
         (AggregatorNode, given | {"out": str(tmp_path / "round")}),
     )
     # Others than a person at a pad see what is privileged too.
-    used["expert_label"] |= used_in(ros_domain, (ExpertLabelNode, given))["expert_label"]
-    rights = granted(path, simulation=False)
+    used["expert_label"] |= used_in(ros_domain, "/cell", (ExpertLabelNode, given))["expert_label"]
+    rights = granted(path, "/cell", simulation=False)
     assert used == {name: rights[name] for name in used}
     assert set(rights) - set(used) == {"driver", "joy_node", "operator"}
 
@@ -113,6 +116,7 @@ def test_in_simulation_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_p
     out = {"out": str(tmp_path / "round"), "simulation_seed": 0}
     real_time = used_in(
         ros_domain,
+        "",
         (MujocoBridgeNode, given),
         (SupervisorNode, timed),
         (PolicyNode, timed | policy),
@@ -122,6 +126,7 @@ def test_in_simulation_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_p
     )
     lockstep = used_in(
         ros_domain,
+        "",
         *(
             (make, parameters | {"lockstep": True})
             for make, parameters in (
@@ -133,7 +138,7 @@ def test_in_simulation_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_p
             )
         ),
     )
-    rights = granted(contract_path("peg"), simulation=True)
+    rights = granted(contract_path("peg"), "", simulation=True)
     used = {name: reduce(or_, [run[name] for run in (real_time, lockstep) if name in run]) for name in real_time}
     assert used == {name: rights[name] for name in used}
     assert set(rights) - set(used) == {"joy_node", "operator"}
@@ -141,8 +146,8 @@ def test_in_simulation_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_p
 
 def test_tools_may_call_every_service_of_the_graph_and_hear_every_topic(ros_domain: int) -> None:
     given = {"contract": str(contract_path("peg"))}
-    used = used_in(ros_domain, (SupervisorNode, given), (ExpertLabelNode, given | PAD))
-    operator = granted(contract_path("peg"), simulation=False)["operator"]
+    used = used_in(ros_domain, "/cell", (SupervisorNode, given), (ExpertLabelNode, given | PAD))
+    operator = granted(contract_path("peg"), "/cell", simulation=False)["operator"]
     for access in used.values():
         assert access.publish <= operator.subscribe
         assert not {s for s in access.reply - operator.request if not re.search(r"parameter|get_t", s)}
