@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import ROOT, TASKS, contract_path, small_panel
+from conftest import ROOT, TASKS, contract_path, small_panel, weak_policy
 from dagger_ros.contract import DaggerError, Label, Mode, RowLayout, Scores, load_contract
 from dagger_ros.control import ControlTick
 from dagger_ros.evaluation import (
@@ -132,10 +132,11 @@ def test_panel_that_was_cut_short_goes_on_with_what_it_has(policies: dict[str, P
     assert {name: after[name] for name in kept} == kept
 
 
-def test_operator_helps_on_the_same_rollouts_and_is_counted(policies: dict[str, Path], tmp_path: Path) -> None:
+def test_operator_helps_on_the_same_rollouts_and_is_counted(tmp_path: Path) -> None:
+    policy = weak_policy("peg", tmp_path / "pi_000")
     with PanelRunner(contract_path("peg"), workers=2) as runner:
-        alone = runner.run(small_panel(6), policies["peg"], tmp_path / "alone")
-        helped = runner.run(small_panel(6, help="operator"), policies["peg"], tmp_path / "helped")
+        alone = runner.run(small_panel(6), policy, tmp_path / "alone")
+        helped = runner.run(small_panel(6, help="operator"), policy, tmp_path / "helped")
     assert helped.success_rate > alone.success_rate
     assert (alone.interventions == 0).all()
     for of_helped in helped.rollouts:
