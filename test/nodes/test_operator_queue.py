@@ -351,6 +351,7 @@ def test_one_operator_helps_two_running_robots_one_after_the_other(
         before = len(right.decisions)
         desk.joy.buttons[DEADMAN], desk.joy.axes[LEFT_STICK_Y] = 1, 1.0
         desk.until(lambda: mode(left) == Mode.EXPERT and abs(left.commands[-1][0] - 0.24) < 1e-9)
+        desk.until(lambda: len(right.decisions) > before + 5)
         assert left.decisions[-1].contract_sha256 == load_contract(contracts[0]).sha256
         assert left.decisions[-1].operator_id == "ada"
         assert {d.mode for d in right.decisions[before:]} == {Mode.POLICY}
