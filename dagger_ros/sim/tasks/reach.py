@@ -80,7 +80,7 @@ class ReachTask:
     metric = "success"
     failures: tuple[str, ...] = ("not_reached", "not_held")
     operator = OperatorSettings(
-        tolerance=0.06,
+        tolerance=0.1,
         reaction_s=0.15,
         reaction_spread_s=0.05,
         patience_s=1.0,
