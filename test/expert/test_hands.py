@@ -9,7 +9,7 @@ import pytest
 
 from conftest import contract_path
 from dagger_ros.contract import DaggerError, ExpertIntent, InterventionReason, RowLayout, load_contract
-from dagger_ros.expert import JoystickLabeller, OperatorAtPad, PadHands, plain_pad
+from dagger_ros.expert import JoystickLabeller, OperatorAtPad, PadHands, SimulatedOperator, plain_pad
 from dagger_ros.sim.experts import make_labeller
 
 
@@ -100,10 +100,13 @@ def test_same_seed_gives_the_same_hands() -> None:
 
 
 def test_mapping_that_simulated_hands_do_not_know_is_refused() -> None:
-    contract = load_contract(contract_path("peg"))
+    contract = load_contract(contract_path("arm_forward_command"))
     assert contract.expert is not None
-    content = contract.model_dump(mode="json", by_alias=True)
-    for axis in content["expert"]["joystick"]["axes"]:
-        axis |= {"when": "precise", "unless": None}
-    with pytest.raises(DaggerError, match="found none for vx, vy, vz"):
-        make_labeller("operator", type(contract).model_validate(content))
+    mapping = contract.expert.joystick
+    with pytest.raises(DaggerError, match=r"that needs no modifier, .*; found none for joint_1, .*, joint_6"):
+        PadHands(mapping, plain_pad(mapping), contract)
+
+
+def test_operator_of_an_arm_with_more_joints_than_sticks_acts_without_hands() -> None:
+    contract = load_contract(contract_path("arm_forward_command"))
+    assert isinstance(make_labeller("operator", contract), SimulatedOperator)
