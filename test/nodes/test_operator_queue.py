@@ -345,7 +345,8 @@ def test_one_operator_helps_two_running_robots_one_after_the_other(
             desk.until(lambda name=name: request(name, "arm"))  # type: ignore[misc]
             desk.until(lambda rest=rest: mode(rest) == Mode.HOLD)  # type: ignore[misc]
             desk.until(lambda name=name: request(name, "resume"))  # type: ignore[misc]
-            desk.until(lambda rest=rest: mode(rest) == Mode.POLICY)  # type: ignore[misc]
+            # On a busy machine it may be held again, for a proposal that came too late.
+            desk.until(lambda rest=rest: any(d.mode == Mode.POLICY for d in rest.decisions))  # type: ignore[misc]
         desk.until_assigned("left")
         desk.go_on()
         before = len(right.decisions)
@@ -354,8 +355,9 @@ def test_one_operator_helps_two_running_robots_one_after_the_other(
         desk.until(lambda: len(right.decisions) > before + 5)
         assert left.decisions[-1].contract_sha256 == load_contract(contracts[0]).sha256
         assert left.decisions[-1].operator_id == "ada"
-        assert {d.mode for d in right.decisions[before:]} == {Mode.POLICY}
+        assert {d.mode for d in right.decisions[before:]} <= {Mode.POLICY, Mode.HOLD}
         assert {d.intervention for d in right.decisions[before:]} == {0}
+        assert max(command[0] for command in right.commands) <= 0.1  # what its policy says; the stick says 0.24
         desk.joy.buttons[EAST] = 1
         desk.until(lambda: mode(left) == mode(right) == Mode.ESTOP)
     finally:
