@@ -74,12 +74,17 @@ def write_contract(path: Path) -> Path:
     return path
 
 
+def node_named(name: str, path: Path) -> ContractNode:
+    """A node of the contract that does nothing by itself."""
+    return type(name, (ContractNode,), {"NODE": name})({"contract": str(path)})
+
+
 # The two processes. Each prints one line of JSON at its end.
 
 
 def write(path: Path, way: str, pace: str, seconds: float) -> Said:
     """Hands over pictures; their first and last byte count them."""
-    node = ContractNode("writer", {"contract": str(path)})
+    node = node_named("writer", path)
     output = ImageOutput(node, node.contract.cameras[CAMERA], node.qos.sensor_writer, shared=way == RING)
     source = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
     sys.stdin.readline()  # the reader is there
@@ -140,7 +145,7 @@ def read(path: Path, way: str, pace: str) -> Said:
     """Looks at pictures until it is told to end."""
     ends: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, _frame: ends.append(number))
-    node = ContractNode("reader", {"contract": str(path)})
+    node = node_named("reader", path)
     if way == RELIABLE:
         node.qos = Reliable(lockstep=False)
     images = ImageInput(node, [CAMERA], shared=way == RING, on_picture=lambda: None)
@@ -246,7 +251,7 @@ def figures(runs: Sequence[tuple[Said, Said]]) -> dict[str, float]:
 def copies(path: Path) -> dict[str, dict[str, Any]]:
     """Whether what a policy is shown lies in the message or in the ring, and what was allocated on the way."""
     rclpy.init()
-    node = ContractNode("copies", {"contract": str(path)})
+    node = node_named("copies", path)
     camera = load_contract(path).cameras[CAMERA]
     _, policy = load_policy("seeing:make", node.contract, pictures=True)
     assert isinstance(policy, SeeingPolicy)

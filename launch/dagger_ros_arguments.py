@@ -1,4 +1,4 @@
-"""What the launch files share: arguments, how they are read, and that the end of one process is the end of all."""
+"""What the launch files share: arguments, how they are read, the nodes, and that the end of one is the end of all."""
 
 import math
 from pathlib import Path
@@ -6,9 +6,16 @@ from pathlib import Path
 from launch.actions import DeclareLaunchArgument, EmitEvent
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
 
 SHARE = Path(__file__).absolute().parent.parent  # share/dagger_ros, or the checkout
 BOOLEAN = ("true", "false")
+# Nodes with a life cycle, in the order in which they are brought up: nobody proposes before somebody gates.
+MANAGED = ("supervisor", "policy", "expert_label", "aggregator")
+# While they are away the supervisor holds, and goes on holding until a person resumes.
+RESPAWNED = ("policy", "expert_label")
+RESPAWN_DELAY_S = 1.0
+WRONG_INPUT = 2  # exit code of a node that was given what cannot be
 
 ARGUMENTS = {
     argument.name: argument
@@ -41,6 +48,13 @@ ARGUMENTS = {
             default_value=str(SHARE / "config/nodes"),
             description="folder with one parameter file for each node; other arguments override what it says",
         ),
+        DeclareLaunchArgument(
+            "respawn",
+            default_value="false",
+            choices=BOOLEAN,
+            description="true: policy and expert_label are started again when they crash, and the robot is held until "
+            "somebody resumes; false: the end of one process is the end of all. Never the supervisor",
+        ),
     )
 }
 
@@ -63,6 +77,10 @@ class Given:
     def text(self, name):
         """As it stands."""
         return LaunchConfiguration(name).perform(self._context)
+
+    def has(self, name):
+        """Whether the launch file has this argument."""
+        return name in self._context.launch_configurations
 
     def flag(self, name):
         """Whether it is true."""
@@ -131,6 +149,46 @@ def load_contract(path):
     except ImportError as error:
         raise RuntimeError(f"contract: expected a Python that can import dagger_ros to read it; {error}") from error
     return contract.load_contract(path)
+
+
+def dagger_node(given, executable, contract, *, lockstep=False, use_sim_time=False, remappings=(), **parameters):
+    """A node of ours: its parameter file, and over it what the launch file says.
+
+    Args:
+        given: `node_config`, `namespace` and, where the launch file has it, `respawn`.
+        executable: Of the node, and its name.
+        contract: Path of the task contract.
+        lockstep: See the node's parameter.
+        use_sim_time: It follows /clock.
+        remappings: Topics that go by another name.
+        parameters: Further ones.
+    """
+    again = given.has("respawn") and given.flag("respawn") and executable in RESPAWNED
+    common = {"contract": str(contract), "lockstep": lockstep, "use_sim_time": use_sim_time}
+    if executable in MANAGED:
+        common["autostart"] = again  # who is started again has nobody who brings it up
+    return Node(
+        package="dagger_ros",
+        executable=executable,
+        namespace=given.text("namespace"),
+        parameters=[str(given.existing("node_config") / f"{executable}.yaml"), {**common, **parameters}],
+        remappings=list(remappings),
+        output="screen",
+        respawn=again,
+        respawn_delay=RESPAWN_DELAY_S,
+        on_exit=end_unless_crashed if again else end_all,
+    )
+
+
+def managed_names(given, executables):
+    """Full names of the nodes that are brought up, in order."""
+    namespace = given.text("namespace").strip("/")
+    return [f"/{namespace}/{name}" if namespace else f"/{name}" for name in MANAGED if name in executables]
+
+
+def end_unless_crashed(event, context):
+    """Of a process that is started again after a crash: told to end, or given what cannot be, it is the end of all."""
+    return end_all(event, context) if event.returncode in (0, WRONG_INPUT) else None
 
 
 def end_all(event, context):

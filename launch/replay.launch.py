@@ -16,10 +16,19 @@ from pathlib import Path
 import yaml
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
-from launch_ros.actions import Node
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
-from dagger_ros_arguments import ARGUMENTS, BOOLEAN, Given, end_all, load_contract, shipped_contract
+from dagger_ros_arguments import (
+    ARGUMENTS,
+    BOOLEAN,
+    Given,
+    dagger_node,
+    end_all,
+    load_contract,
+    managed_names,
+    shipped_contract,
+)
+from dagger_ros_bring_up import bring_up
 
 MOST_CLOCK_HZ = 1000.0  # more keeps a core busy
 
@@ -62,7 +71,7 @@ def generate_launch_description():
 def graph(context):
     """The nodes and the player that the arguments ask for."""
     given = Given(context)
-    bag, path, config = given.existing("bag"), given.existing("contract"), given.existing("node_config")
+    bag, path = given.existing("bag"), given.existing("contract")
     policy = given.policy()
     namespace = given.text("namespace").strip("/")
     contract = load_contract(path)
@@ -78,21 +87,14 @@ def graph(context):
         raise RuntimeError("ros2: expected the command `ros2 bag play` on PATH, found none; source a ROS 2 first")
 
     def node(executable, **parameters):
-        common = {"contract": str(path), "lockstep": False, "use_sim_time": True}
-        return Node(
-            package="dagger_ros",
-            executable=executable,
-            namespace=namespace,
-            parameters=[str(config / f"{executable}.yaml"), {**common, **parameters}],
-            remappings=[(contract.action.topic, f"{contract.action.topic}_replayed")],
-            output="screen",
-            on_exit=end_all,
-        )
+        unheard = [(contract.action.topic, f"{contract.action.topic}_replayed")]
+        return dagger_node(given, executable, path, use_sim_time=True, remappings=unheard, **parameters)
 
     # Nothing moves, so nobody has to arm; there is no expert, so only the policy can drive.
     nodes = [node("supervisor", rule="hg", round=1, auto_arm=True)]
     if policy is not None:
         nodes.append(node("policy", policy=str(policy)))
+    nodes += bring_up(managed_names(given, [n.node_executable for n in nodes]))
     return [*nodes, ExecuteProcess(cmd=play, name="player", output="screen", on_exit=end_all)]
 
 

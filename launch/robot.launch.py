@@ -15,7 +15,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
-from dagger_ros_arguments import ARGUMENTS, BOOLEAN, Given, end_all, load_contract
+from dagger_ros_arguments import ARGUMENTS, BOOLEAN, Given, dagger_node, end_all, load_contract, managed_names
+from dagger_ros_bring_up import bring_up
 
 
 def generate_launch_description():
@@ -55,6 +56,13 @@ def generate_launch_description():
             description="with expert:=joystick: the deadman takes control, or only says that the sticks are labels",
         ),
         ARGUMENTS["out"],
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            choices=BOOLEAN,
+            description="true: the robot is a simulation that publishes /clock; false: the clock of this computer",
+        ),
+        ARGUMENTS["respawn"],
         ARGUMENTS["node_config"],
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=graph)])
@@ -63,7 +71,7 @@ def generate_launch_description():
 def graph(context):
     """The nodes that the arguments ask for."""
     given = Given(context)
-    contract, config = given.existing("contract"), given.existing("node_config")
+    contract = given.existing("contract")
     policy, out = given.policy(), given.path("out")
     rule, round_, expert = given.text("rule"), given.round(policy), given.text("expert")
     if given.demonstrations(round_, policy) and expert == "none":
@@ -74,19 +82,8 @@ def graph(context):
     if given.flag("joy"):
         check_joy()
 
-    def process(package, executable, parameters):
-        return Node(
-            package=package,
-            executable=executable,
-            namespace=given.text("namespace"),
-            parameters=parameters,
-            output="screen",
-            on_exit=end_all,
-        )
-
     def node(executable, **parameters):
-        common = {"contract": str(contract), "lockstep": False}
-        return process("dagger_ros", executable, [str(config / f"{executable}.yaml"), {**common, **parameters}])
+        return dagger_node(given, executable, contract, use_sim_time=given.flag("use_sim_time"), **parameters)
 
     # A person arms, whatever the parameter file says.
     nodes = [node("supervisor", rule=rule, round=round_, auto_arm=False, policy=str(policy or ""))]
@@ -97,10 +94,22 @@ def graph(context):
         nodes.append(node("expert_label", expert=expert, **hands))
     if out is not None:
         nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), simulation_seed=-1))
+    managed = bring_up(managed_names(given, [n.node_executable for n in nodes]))
     if given.flag("joy"):
-        # A pad at rest repeats itself, three times within the age at which it would count as gone.
-        nodes.append(process("joy", "joy_node", [{"autorepeat_rate": max(20.0, 3 / timing.expert_max_age_s)}]))
-    return nodes
+        nodes.append(joy_node(given, timing))
+    return [*nodes, *managed]
+
+
+def joy_node(given, timing):
+    """The driver of the pad; one at rest repeats itself, three times within the age at which it would count as gone."""
+    return Node(
+        package="joy",
+        executable="joy_node",
+        namespace=given.text("namespace"),
+        parameters=[{"autorepeat_rate": max(20.0, 3 / timing.expert_max_age_s)}],
+        output="screen",
+        on_exit=end_all,
+    )
 
 
 def check_joy():

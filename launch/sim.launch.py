@@ -10,10 +10,18 @@ from pathlib import Path
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch_ros.actions import Node
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
-from dagger_ros_arguments import ARGUMENTS, BOOLEAN, Given, end_all, load_contract, shipped_contract
+from dagger_ros_arguments import (
+    ARGUMENTS,
+    BOOLEAN,
+    Given,
+    dagger_node,
+    load_contract,
+    managed_names,
+    shipped_contract,
+)
+from dagger_ros_bring_up import bring_up
 
 
 def generate_launch_description():
@@ -54,6 +62,7 @@ def generate_launch_description():
             description="true: a new episode, with the next seed, when one is over; false: one episode, not recorded",
         ),
         ARGUMENTS["out"],
+        ARGUMENTS["respawn"],
         ARGUMENTS["node_config"],
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=graph)])
@@ -63,7 +72,6 @@ def graph(context):
     """The nodes that the arguments ask for."""
     given = Given(context)
     contract = given.existing("contract") if given.text("contract") else shipped_contract(given.text("task"))
-    config = given.existing("node_config")
     policy, out = given.policy(), given.path("out")
     rule, round_, seed = given.text("rule"), given.round(policy), given.whole_number("seed", least=-1)
     demonstrations = given.demonstrations(round_, policy)
@@ -72,17 +80,12 @@ def graph(context):
         raise RuntimeError("repeat: expected true with out, since recording goes on until it is stopped; got false")
     load_contract(contract)
 
-    def node(executable, **parameters):
-        common = {"contract": str(contract), "lockstep": given.flag("lockstep"), "use_sim_time": True}
-        return Node(
-            package="dagger_ros",
-            executable=executable,
-            namespace=given.text("namespace"),
-            parameters=[str(config / f"{executable}.yaml"), {**common, **parameters}],
-            output="screen",
-            on_exit=end_all,
-        )
+    def node(executable, **settings):
+        common = {"lockstep": given.flag("lockstep"), "use_sim_time": True, "remappings": own_clock}
+        return dagger_node(given, executable, contract, **{**common, **settings})
 
+    # Each simulation has a time of its own, and there may be two in one ROS domain.
+    own_clock = [("/clock", "clock")] if given.text("namespace").strip("/") else []
     nodes = [
         node(
             "supervisor",
@@ -103,4 +106,4 @@ def graph(context):
         seed, repeat = -1, False
     # Its own time is not simulated: it is where that comes from.
     nodes.append(node("mujoco_bridge", seed=seed, repeat=repeat, use_sim_time=False))
-    return nodes
+    return [*nodes, *bring_up(managed_names(given, [n.node_executable for n in nodes]))]

@@ -33,12 +33,14 @@ from dagger_ros.dataset.bag import plant_topics
 from dagger_ros.dataset.corrections import CorrectionFilter, Received
 from dagger_ros.dataset.episode import BAG
 from dagger_ros.msg import EpisodeEvent, GateDecision, OperatorAct, SimTick
-from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, run_node
+from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ManagedNode, message_class, run_node
+from dagger_ros.nodes.parameters import NodeParameter
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.nodes.share import message_definition
 from dagger_ros.nodes.spin import poll
 from dagger_ros.nodes.traffic import Traffic
 from dagger_ros.srv import ResetSim, StartEpisode, StopEpisode
+from dagger_ros.supervisor import RULES
 
 __all__ = ["AggregatorNode", "main"]
 
@@ -62,28 +64,50 @@ _WRITTEN_BY_OTHERS = ("joy", "estop")
 _LEAST_FREE_BYTES = 1_000_000_000
 
 
-class AggregatorNode(ContractNode):
+class AggregatorNode(ManagedNode):
     """Takes the serialized messages of every topic of the graph and writes them, unread, into the open bag."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("aggregator", parameters, context, namespace)
-        out = self.parameter("out", "", "folder of the round that episodes are added to; needed")
-        self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
-        self._rule = self.parameter("rule", "hg", "rule of the round; stands in episode.json")
-        next_seed = self.parameter(
+    NODE = "aggregator"
+    OUTLIVES = "supervisor/decision"
+    PARAMETERS = (
+        NodeParameter("out", "", "folder of the round that episodes are added to; needed"),
+        NodeParameter("round", 1, "number of the round; 0: demonstrations", least=0),
+        NodeParameter(
+            "rule",
+            "hg",
+            "rule of the round, as the supervisor has it; stands in episode.json",
+            choices=tuple(RULES),
+        ),
+        NodeParameter(
             "simulation_seed",
             -1,
             "run episodes in simulation: reset it with this seed, then the next; -1: do not",
-        )
-        self._keep = self.parameter(
-            "keep", "all", "all: whole episodes; corrections: what the expert drove, and what came shortly before"
-        )
-        self._before_s = self.parameter(
-            "before_takeover_s", 2.0, "with keep: corrections, so much before each takeover is kept too, s"
-        )
-        problem = _problem_of(out, self._keep, self._before_s)
-        if problem:
-            self.destroy_node()
+            least=-1,
+        ),
+        NodeParameter(
+            "keep",
+            "all",
+            "all: whole episodes; corrections: what the expert drove, and what came shortly before",
+            choices=("all", "corrections"),
+        ),
+        NodeParameter(
+            "before_takeover_s",
+            2.0,
+            "with keep: corrections, so much before each takeover is kept too",
+            unit="s",
+            least=0.0,
+            most=3600.0,
+        ),
+    )
+
+    def configure(self) -> None:
+        """Checks contract and folder, and listens to every topic of the graph."""
+        super().configure()
+        given = self.given
+        out, next_seed = given["out"], given["simulation_seed"]
+        self._round, self._rule = given["round"], given["rule"]
+        self._keep, self._before_s = given["keep"], given["before_takeover_s"]
+        if problem := _problem_of(out):
             raise DaggerError(f"aggregator: expected {problem}")
         self._out = Path(out)
         self._contract_text = Path(self.contract_path).read_text(encoding="utf-8")
@@ -142,7 +166,7 @@ class AggregatorNode(ContractNode):
         text = ", ".join([f"recording episode {self._episode}", *words])
         return LEVEL_WARN if words else LEVEL_OK, text, values | self._bag.counts
 
-    def shut_down(self) -> None:
+    def deactivate(self) -> None:
         """Finishes an open episode as a failed one, since nobody said that it succeeded, and writes the manifest."""
         self._drain()
         try:
@@ -162,6 +186,8 @@ class AggregatorNode(ContractNode):
         Raises:
             DaggerError: If one is open, or the folder cannot be written, which is logged and stands on /diagnostics.
         """
+        if not self.active:
+            raise DaggerError(f"the aggregator is {self.state}; activate it first")
         if self._bag is not None:
             raise DaggerError(f"episode {self._episode} is being recorded; stop it first")
         try:
@@ -373,6 +399,8 @@ class AggregatorNode(ContractNode):
             self._next_seed += 1
 
     def _on_timer(self) -> None:
+        if not self.active:
+            return
         # Repeated: a bag that begins later, and a node that joins late, must see it too.
         self._events.publish(self._event)
         graph_is_up = self.count_publishers("supervisor/decision") > 0
@@ -419,14 +447,10 @@ class AggregatorNode(ContractNode):
         return self._sim_ns if self.lockstep else self.robot_ns()
 
 
-def _problem_of(out: str, keep: str, before_takeover_s: float) -> str:
-    """What is wrong with the parameters, behind `expected`; empty: nothing."""
+def _problem_of(out: str) -> str:
+    """What is wrong with the folder, behind `expected`; empty: nothing."""
     if not out:
         return "the parameter 'out' (folder of the round), got nothing"
-    if keep not in ("all", "corrections"):
-        return f"all or corrections for the parameter 'keep', got {keep!r}"
-    if not 0 <= before_takeover_s < math.inf:
-        return f"a time of 0 s or more for the parameter 'before_takeover_s', got {before_takeover_s:g}"
     try:
         if stat.S_ISDIR(os.stat(out).st_mode):
             return ""

@@ -148,7 +148,8 @@ class _Doctor:
 
         self._subscriptions: list[Any] = []
         # First, so that it is taken before what was published behind it.
-        subscribe(ClockMessage, "/clock", self._on_clock, _LISTENER)
+        for topic in {self._resolved("clock"), self._resolved("/clock")}:
+            subscribe(ClockMessage, topic, partial(self._on_clock, topic), _LISTENER)
         for topic, has_stamp in self._has_stamp.items():
             callback = partial(self._on_raw, topic, has_stamp=has_stamp)
             subscribe(message_class(self._types[topic]), topic, callback, _LISTENER, raw=True)
@@ -214,9 +215,15 @@ class _Doctor:
         arrival = Arrival(int(self._system.now().nanoseconds), self._clock_ns, stamp)
         self._arrivals.setdefault(topic, []).append(arrival)
 
-    def _on_clock(self, message: Any) -> None:
-        self._clock_ns = stamp_ns(message.clock)
-        self._note("/clock", self._clock_ns)
+    def _clock_topic(self) -> str:
+        """A simulation in a namespace keeps its clock there."""
+        own = self._resolved("clock")
+        return own if self._node.count_publishers(own) else self._resolved("/clock")
+
+    def _on_clock(self, topic: str, message: Any) -> None:
+        if topic == self._clock_topic():
+            self._clock_ns = stamp_ns(message.clock)
+            self._note("/clock", self._clock_ns)
 
     def _on_raw(self, topic: str, message: bytes, *, has_stamp: bool) -> None:
         self._note(topic, _stamp_of(message) if has_stamp else None)
@@ -298,7 +305,7 @@ class _Doctor:
         """A mark of the machine of each node, where the middleware tells it: Fast DDS does, in GIDs."""
         infos = [
             *self._node.get_publishers_info_by_topic("/parameter_events"),
-            *self._node.get_subscriptions_info_by_topic("/clock"),
+            *self._node.get_subscriptions_info_by_topic(self._resolved("/clock")),
         ]
         marks = {_full_name(info): bytes(info.endpoint_gid) for info in infos}
         return {name: mark[2:4] for name, mark in marks.items() if mark[:2] == b"\x01\x0f"}
@@ -315,7 +322,7 @@ class _Doctor:
         """Writers and readers of every topic of the graph, and the pairs that do not fit."""
         writers, readers, mismatches = {}, {}, []
         for topic in (*self._types, "/clock"):
-            name = self._resolved(topic)
+            name = self._clock_topic() if topic == "/clock" else self._resolved(topic)
             outs = self._node.get_publishers_info_by_topic(name)
             ins = [i for i in self._node.get_subscriptions_info_by_topic(name) if not _is_hidden(_full_name(i))]
             if outs:

@@ -11,10 +11,11 @@ from dagger_ros.contract import NEVER_NS, DaggerError, ExpertIntent, Mode, read_
 from dagger_ros.control import newest_ns
 from dagger_ros.expert import Labeller
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, SimTick
-from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
+from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ManagedNode, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.joy_input import LABELS, JoyInput
 from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.nodes.parameters import NodeParameter
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.sim.experts import LABELLERS, make_labeller
 
@@ -23,23 +24,37 @@ __all__ = ["ExpertLabelNode", "main"]
 JOYSTICK = "joystick"
 
 
-class ExpertLabelNode(ContractNode):
+class ExpertLabelNode(ManagedNode):
     """Labels whenever every stream brought something new, or at each tick of a lockstep simulation.
 
     With a joystick it labels at each control period, and at once when the deadman is pressed or let go.
     """
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("expert_label", parameters, context, namespace)
-        kind = self.parameter("expert", "scripted", f"who labels: {', '.join(LABELLERS)} or {JOYSTICK}")
-        given = {
-            "pad": self.parameter("pad", "xbox", "with joystick: a file, or the name of one in config/joysticks"),
-            "operator_id": self.parameter("operator_id", "", "with joystick: who holds the pad; stands on every label"),
-            "labels": self.parameter("labels", "takeover", f"with joystick: {' or '.join(LABELS)}"),
-            "horizon": self.parameter("horizon", 1, "with joystick: ticks that the policy learns at once, >= 1"),
-        }
-        if kind not in (*LABELLERS, JOYSTICK):
-            raise DaggerError(f"expert: expected one of {', '.join((*LABELLERS, JOYSTICK))}, got {kind!r}")
+    NODE = "expert_label"
+    PARAMETERS = (
+        NodeParameter("expert", "scripted", "who labels", choices=(*LABELLERS, JOYSTICK)),
+        NodeParameter("pad", "xbox", "with joystick: a YAML file, or the name of one in config/joysticks"),
+        NodeParameter("operator_id", "", "with joystick: who holds the pad; needed, stands on every label"),
+        NodeParameter(
+            "labels",
+            "takeover",
+            "with joystick: the deadman takes control, or only says that the sticks are labels",
+            choices=LABELS,
+        ),
+        NodeParameter(
+            "horizon",
+            1,
+            "with joystick: ticks that the policy learns at once; a shorter correction is warned of",
+            unit="ticks",
+            least=1,
+        ),
+    )
+
+    def configure(self) -> None:
+        """Checks contract, expert and pad."""
+        super().configure()
+        kind = self.given["expert"]
+        given = {name: self.given[name] for name in ("pad", "operator_id", "labels", "horizon")}
         if kind == JOYSTICK and self.lockstep:
             raise DaggerError("expert joystick: expected lockstep false, since a person lives in real time; got true")
         self._joy = JoyInput(self, self._label, **given) if kind == JOYSTICK else None
@@ -66,6 +81,11 @@ class ExpertLabelNode(ContractNode):
         else:
             self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
+
+    def activate(self) -> None:
+        """Labels from now on."""
+        if self.lockstep:
+            self._on_message()
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Whether it labels, and whether the expert has control."""
@@ -103,6 +123,8 @@ class ExpertLabelNode(ContractNode):
         self._on_message()
 
     def _on_message(self) -> None:
+        if not self.active:
+            return
         if not self.lockstep:
             if self._observations.all_fresh() and self._joy is None:
                 self._label()
@@ -120,7 +142,7 @@ class ExpertLabelNode(ContractNode):
         self._label()
 
     def _on_timer(self) -> None:
-        if self._joy is not None or self._observations.any_fresh():
+        if self.active and (self._joy is not None or self._observations.any_fresh()):
             self._label()
 
     def _supervisor_is_heard(self) -> bool:

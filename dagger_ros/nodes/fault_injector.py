@@ -10,6 +10,7 @@ from std_srvs.srv import SetBool
 
 from dagger_ros.contract import DaggerError
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
+from dagger_ros.nodes.parameters import NodeParameter
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.sim import FaultInjector, FaultKind, load_faults
 from dagger_ros.sim.faults import lacks, set_numbers
@@ -25,9 +26,13 @@ _TICK_S = 0.005
 class FaultInjectorNode(ContractNode):
     """Stands between the nodes: takes `unfaulted/T` and gives `T`, for each topic T that a fault names."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("fault_injector", parameters, context, namespace)
-        path = self.parameter("faults", "", "YAML file with a list 'faults'; needed")
+    NODE = "fault_injector"
+    PARAMETERS = (NodeParameter("faults", "", "YAML file with a list 'faults'; needed"),)
+
+    def configure(self) -> None:
+        """Loads the faults."""
+        super().configure()
+        path = self.given["faults"]
         if not path:
             raise DaggerError("fault_injector: expected the parameter 'faults' (a YAML file), got nothing")
         faults = load_faults(path)

@@ -75,7 +75,7 @@ class JoyInput:
         pad: Name or file of the pad.
         operator_id: Who holds it.
         labels: One of `LABELS`.
-        horizon: Ticks that the policy learns at once; a shorter correction teaches it little.
+        horizon: Ticks that the policy learns at once, >= 1; a shorter correction teaches it little.
 
     Raises:
         DaggerError: If the contract has no mapping, the pad does not fit it, or one of these is not what it should be.
@@ -97,10 +97,6 @@ class JoyInput:
             raise DaggerError(
                 "parameter operator_id: expected who holds the pad, it stands on every label; got nothing"
             )
-        if labels not in LABELS:
-            raise DaggerError(f"parameter labels: expected one of {', '.join(LABELS)}, got {labels!r}")
-        if horizon < 1:
-            raise DaggerError(f"parameter horizon: expected a whole number of ticks >= 1, got {horizon}")
         self.labeller = JoystickLabeller(
             contract, mapping, self._pad, operator_id=operator_id, shadow=labels == "shadow"
         )
@@ -181,7 +177,7 @@ class JoyInput:
         acts = self.labeller.receive(message.axes, message.buttons, stamp, now_ns, delay_ns=delay_ns)
         for act in acts:
             self._publish_named(act)
-        if before != ("deadman" in self.labeller.reader.pressed):
+        if self._node.active and before != ("deadman" in self.labeller.reader.pressed):
             self._on_deadman()
 
     def _publish_named(self, act: str) -> None:
@@ -196,6 +192,8 @@ class JoyInput:
             self._publish(Act[name.upper()])
 
     def _publish(self, act: Act, *, reason: int = 0, failure: str = "") -> None:
+        if not self._node.active and act is not Act.ESTOP:
+            return
         self._act.act, self._act.reason, self._act.failure = int(act), int(reason), failure
         stamp_from_ns(self._act.header.stamp, self._node.robot_ns())
         self._publisher.publish(self._act)

@@ -14,6 +14,7 @@ from dagger_ros.contract import NEVER_NS, StreamReader, TopicWriter, stamp_from_
 from dagger_ros.msg import GateDecision, SimTick
 from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
 from dagger_ros.nodes.images import ImageOutput, is_due
+from dagger_ros.nodes.parameters import NodeParameter
 from dagger_ros.sim import Perturbation, TaskStatus, load_plant
 from dagger_ros.sim.cameras import PlantCameras
 from dagger_ros.srv import ResetSim
@@ -31,20 +32,33 @@ class MujocoBridgeNode(ContractNode):
     Either way the plant stops by itself when no command came for the contract's driver timeout.
     """
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
+    NODE = "mujoco_bridge"
+    OUTLIVES = "supervisor/decision"
+    PARAMETERS = (
+        NodeParameter("seed", -1, "seed of the first episode; -1: wait for the service ~/reset", least=-1),
+        NodeParameter("repeat", False, "start a new episode, with the next seed, when one is over"),
+        NodeParameter("publish_clock", True, "publish the simulated time on /clock"),
+        NodeParameter("shared_images", False, "hand pictures over in shared memory too, beside their topics"),
+        *(
+            NodeParameter(
+                f"perturbation.{item.name}",
+                # A list without an element has no type in ROS.
+                [""] if item.name == "observation_streams" else item.default,
+                f"see Perturbation.{item.name}",
+            )
+            for item in fields(Perturbation)
+        ),
+    )
+
+    def configure(self) -> None:
+        """Loads the model."""
+        super().configure()
         self._cameras: PlantCameras | None = None
         self._pictures: dict[str, ImageOutput] = {}
-        super().__init__("mujoco_bridge", parameters, context, namespace)
-        seed = self.parameter("seed", -1, "seed of the first episode; -1: wait for the service ~/reset")
-        repeat = self.parameter("repeat", False, "start a new episode, with the next seed, when one is over")
-        self._publishes_clock = self.parameter("publish_clock", True, "publish the simulated time on /clock")
-        shared = self.parameter("shared_images", False, "hand pictures over in shared memory too, beside their topics")
-        defaults = {item.name: item.default for item in fields(Perturbation)}
-        defaults["observation_streams"] = [""]  # a list without an element has no type in ROS
-        settings = {
-            name: self.parameter(f"perturbation.{name}", default, f"see Perturbation.{name}")
-            for name, default in defaults.items()
-        }
+        given = self.given
+        repeat, shared = given["repeat"], given["shared_images"]
+        self._publishes_clock = given["publish_clock"]
+        settings = {item.name: given[f"perturbation.{item.name}"] for item in fields(Perturbation)}
         settings["observation_streams"] = [name for name in settings["observation_streams"] if name]
         self.plant = load_plant(self.contract, self.contract_path, Perturbation(**settings))
         self._repeat = repeat
@@ -69,8 +83,10 @@ class MujocoBridgeNode(ContractNode):
             self._topic_publishers[topic] = self.create_publisher(type(message), topic, self.qos.sensor_writer)
         if contract.cameras:
             self._cameras = PlantCameras(self.plant, self.contract_path)
+            self.at_cleanup(self._cameras.close)
         for name, camera in contract.cameras.items():
             self._pictures[name] = ImageOutput(self, camera, self.qos.sensor_writer, shared=shared)
+            self.at_cleanup(self._pictures[name].close)
         self._clock_publisher = self.create_publisher(Clock, "/clock", self.qos.command)
         self._ticks = self.create_publisher(SimTick, "sim/tick", self.qos.record)
         self._reader = StreamReader(action)
@@ -83,8 +99,11 @@ class MujocoBridgeNode(ContractNode):
             self.create_steady_timer(0.5, self._on_patience)
         else:
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
-        if seed >= 0:
-            self.reset(seed)
+
+    def activate(self) -> None:
+        """Begins the first episode, where its seed was given."""
+        if self.given["seed"] >= 0:
+            self.reset(self.given["seed"])
 
     @property
     def status(self) -> TaskStatus | None:
@@ -192,14 +211,6 @@ class MujocoBridgeNode(ContractNode):
             alive = self._command_ns != NEVER_NS and self.monotonic_ns() - self._command_ns <= self._timeout_ns
             self.step(self._action if alive else None)
         self._publish_tick()
-
-    def destroy_node(self) -> None:
-        """Ends the shared memory too."""
-        for picture in self._pictures.values():
-            picture.close()
-        if self._cameras is not None:
-            self._cameras.close()
-        super().destroy_node()
 
     def _on_patience(self) -> None:
         if self._paused:

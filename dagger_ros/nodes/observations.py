@@ -49,10 +49,11 @@ class ObservationInput:
         all_streams = zip(contract.streams.values(), self._wanted, strict=True)
         self._topics = tuple(dict.fromkeys(s.topic for s, wanted in all_streams if wanted))
         # A replay that begins again: what is held is from the future. The handle is kept, or rclpy crashes.
-        self._jump = node.get_clock().create_jump_callback(
+        jump = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=lambda _jump: self._newest.clear(),
         )
+        node.at_cleanup(jump.unregister)
         for topic in self._topics:
             indices = [i for i, s in enumerate(contract.streams.values()) if s.topic == topic]
             type_ = next(s.type for s in contract.streams.values() if s.topic == topic)

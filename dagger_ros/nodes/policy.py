@@ -19,10 +19,11 @@ from dagger_ros.contract import (
 )
 from dagger_ros.control import newest_ns
 from dagger_ros.msg import EpisodeEvent, GateDecision, PolicyAction, SimTick
-from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
+from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ManagedNode, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.images import ImageInput
 from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.nodes.parameters import REALTIME, NodeParameter
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.nodes.realtime import Stages
 from dagger_ros.policy import Checkpoint, Policy, SeeingPolicy, load_policy
@@ -34,15 +35,22 @@ __all__ = ["PolicyNode", "main"]
 _DRIVEN = (Mode.POLICY, Mode.EXPERT)
 
 
-class PolicyNode(ContractNode):
+class PolicyNode(ManagedNode):
     """Proposes an action whenever every stream brought something new, or at each tick of a lockstep simulation."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("policy", parameters, context, namespace, realtime=True)
-        source = self.parameter("policy", "", f"{FORMS}; needed")
-        shared = self.parameter(
+    NODE = "policy"
+    PARAMETERS = (
+        NodeParameter("policy", "", f"{FORMS}; needed"),
+        NodeParameter(
             "shared_images", False, "take pictures from shared memory, where the driver of a camera hands them over too"
-        )
+        ),
+        *REALTIME,
+    )
+
+    def configure(self) -> None:
+        """Checks contract and policy, and loads it."""
+        super().configure()
+        source, shared = self.given["policy"], self.given["shared_images"]
         if not source:
             raise DaggerError(f"policy: expected the parameter 'policy' ({FORMS}), got nothing")
         self._row = RowView(self.layout.new(1)[0])
@@ -70,6 +78,12 @@ class PolicyNode(ContractNode):
             self.create_subscription(EpisodeEvent, "episode", self._on_episode, EVENT_QOS)
             # A stream slower than the control rate must not hold the others up.
             self.create_steady_timer(self.period_ns * 1e-9, self._on_timer)
+
+    def activate(self) -> None:
+        """Proposes from now on."""
+        self._network.start_episode()
+        if self.lockstep:
+            self._on_message()
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Whether it proposes."""
@@ -120,6 +134,8 @@ class PolicyNode(ContractNode):
         self._on_message()
 
     def _on_message(self) -> None:
+        if not self.active:
+            return
         if not self.lockstep:
             self._received_ns = self.monotonic_ns()
             if self._observations.all_fresh():
@@ -133,7 +149,7 @@ class PolicyNode(ContractNode):
             self._propose(stamp_ns(tick.header.stamp))
 
     def _on_timer(self) -> None:
-        if self._observations.any_fresh():
+        if self.active and self._observations.any_fresh():
             self._propose(self.robot_ns())
 
     def _propose(self, now_ns: int) -> None:

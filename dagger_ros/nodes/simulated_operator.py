@@ -15,6 +15,7 @@ from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.joy_input import mapped_pad
 from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.nodes.parameters import NodeParameter
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.sim.experts import make_operator
 
@@ -27,9 +28,13 @@ class SimulatedOperatorNode(ContractNode):
     Everything behind the pad is the same as with a person: `expert_label` with `expert: joystick`.
     """
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("simulated_operator", parameters, context, namespace)
-        pad = self.parameter("pad", "xbox", "a file, or the name of one in config/joysticks")
+    NODE = "simulated_operator"
+    PARAMETERS = (NodeParameter("pad", "xbox", "a YAML file, or the name of one in config/joysticks"),)
+
+    def configure(self) -> None:
+        """Checks contract and pad."""
+        super().configure()
+        pad = self.given["pad"]
         if self.lockstep:
             raise DaggerError("simulated_operator: expected lockstep false, since Joy comes in real time; got true")
         self._operator = make_operator(self.contract)

@@ -57,14 +57,14 @@ def _take(subscription: Any) -> bool:
 class Loop:
     """Runs one node. All callbacks run in this thread, one after the other.
 
-    What it gets or loses later is noticed within a second.
+    What it gets later is noticed within a second.
 
     Args:
-        node: Its `ticker`, if it has one, gives the deadlines.
+        node: Its `ticker`, if it has one, gives the deadlines. It counts in `changes` what it has lost too.
     """
 
     def __init__(self, node: Any) -> None:
-        self._node, self._context, self._ticker = node, node.context, node.ticker
+        self._node, self._context = node, node.context
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._events_ns = time.monotonic_ns()
@@ -73,12 +73,14 @@ class Loop:
     def run(self, stop: Callable[[], bool]) -> None:
         """Runs until it is told to stop, which it looks at every 0.1 s at least, or the context is shut down."""
         while self._context.ok() and not stop():
-            now_ns = time.monotonic_ns()
+            if self._changes != self._node.changes:
+                self._gather()
+            now_ns, ticker = time.monotonic_ns(), self._node.ticker
             left_ns = _LONGEST_WAIT_NS
-            if self._ticker is not None:
-                left_ns = self._ticker.left_ns(now_ns)
+            if ticker is not None:
+                left_ns = ticker.left_ns(now_ns)
                 if left_ns <= _SLEPT_NS:
-                    self._tick(self._ticker, left_ns)
+                    self._tick(ticker, left_ns)
                     continue
                 left_ns = min(left_ns - _SLEPT_NS, _LONGEST_WAIT_NS)
             if now_ns >= self._events_ns:
@@ -95,6 +97,7 @@ class Loop:
     def _gather(self) -> None:
         """Takes what the node has now."""
         node = self._node
+        self._changes = node.changes
         self._subscriptions, self._timers = list(node.subscriptions), list(node.timers)
         clients, services = list(node.clients), list(node.services)
         self._by_pointer = {subscription.handle.pointer: subscription for subscription in self._subscriptions}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,9 +24,10 @@ from dagger_ros.msg import (
     SimTick,
 )
 from dagger_ros.msg import GateSettings as GateSettingsMessage
-from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
+from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ManagedNode, message_class, new_message, run_node
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
+from dagger_ros.nodes.parameters import REALTIME, NodeParameter
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS
 from dagger_ros.nodes.realtime import Stages
 from dagger_ros.policy import load_checkpoint
@@ -61,34 +63,65 @@ _LONGEST_STOP_S = 2.0
 _LONGEST_ACK_S = 0.5
 
 
-class SupervisorNode(ContractNode):
+class SupervisorNode(ManagedNode):
     """Decides on a timer of its own, so that silence upstream is a stop downstream; in lockstep at each tick."""
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, context: Any = None, namespace: str = "") -> None:
-        super().__init__("supervisor", parameters, context, namespace, realtime=True)
-        rule_name = self.parameter("rule", "hg", f"query and takeover rule: {', '.join(RULES)}")
-        beta = self.parameter("beta", "indicator", f"beta schedule of rule dagger: {', '.join(BETAS)}")
-        self._round = self.parameter("round", 1, "number of the round; 0: demonstrations")
-        auto_arm = self._auto_arm = self.parameter("auto_arm", False, "arm without a person; in simulation only")
-        self._needs_policy = self.parameter("needs_policy", True, "in lockstep: a tick waits for policy/action")
-        self._needs_expert = self.parameter(
-            "needs_expert", True, "the policy drives only while expert/action comes; in lockstep: a tick waits for it"
-        )
-        doubt_limit = self.parameter("doubt_limit", float("inf"), "largest doubt with which the policy may drive, > 0")
-        sha256 = self.parameter("policy_sha256", "", "SHA-256 of the only weights that may drive; empty: any")
-        budget = self.parameter(
-            "budget", 0.01, "rule thrifty: share of the policy's ticks at which it may ask for help"
-        )
-        noise = self.parameter("expert_noise", 0.0, "rule lazy, in simulation: noise on what the expert executes")
-        policy = self.parameter(
-            "policy", "", "rules that ask for help: folder of the checkpoint with their limits; only its weights drive"
-        )
-        self._decides_on_arrival = self.parameter(
+    NODE = "supervisor"
+    PARAMETERS = (
+        NodeParameter("rule", "hg", "query and takeover rule", choices=tuple(RULES)),
+        NodeParameter("beta", "indicator", "beta schedule of rule dagger", choices=tuple(BETAS)),
+        NodeParameter("round", 1, "number of the round; 0: demonstrations", least=0),
+        NodeParameter("auto_arm", False, "arm without a person; in simulation only"),
+        NodeParameter("needs_policy", True, "in lockstep: a tick waits for policy/action"),
+        NodeParameter(
+            "needs_expert",
+            True,
+            "the policy drives only while expert/action comes; in lockstep: a tick waits for it",
+        ),
+        NodeParameter(
+            "doubt_limit",
+            math.inf,
+            "largest doubt with which the policy may drive",
+            unit="half bound ranges",
+            least=0.0,
+        ),
+        NodeParameter("policy_sha256", "", "SHA-256 of the only weights that may drive; empty: any"),
+        NodeParameter(
+            "budget",
+            0.01,
+            "rule thrifty: share of the policy's ticks at which it may ask for help",
+            least=0.0,
+            most=1.0,
+        ),
+        NodeParameter(
+            "expert_noise",
+            0.0,
+            "rule lazy, in simulation: standard deviation of noise on what the expert executes",
+            unit="half bound ranges",
+            least=0.0,
+        ),
+        NodeParameter(
+            "policy",
+            "",
+            "rules that ask for help: folder of the checkpoint with their limits; only its weights drive",
+        ),
+        NodeParameter(
             "decide_on_arrival",
             True,
             "decide as soon as the driver's proposal comes, up to a quarter of a period early",
-        )
-        options, limits = RuleOptions(beta, budget, noise), None
+        ),
+        *REALTIME,
+    )
+
+    def configure(self) -> None:
+        """Checks contract, policy and limits, and makes the gate; it is LOCKED."""
+        super().configure()
+        given = self.given
+        rule_name, sha256, policy = given["rule"], given["policy_sha256"], given["policy"]
+        self._round, self._auto_arm = given["round"], given["auto_arm"]
+        self._needs_policy, self._needs_expert = given["needs_policy"], given["needs_expert"]
+        self._decides_on_arrival = given["decide_on_arrival"]
+        options, limits = RuleOptions(given["beta"], given["budget"], given["expert_noise"]), None
         if rule_name in ROBOT_GATED and self._round > 0:
             if not policy:
                 raise DaggerError(
@@ -107,9 +140,9 @@ class SupervisorNode(ContractNode):
             round=self._round,
             options=options,
             back_ticks=limits.back_ticks if limits else 1,
-            auto_arm=auto_arm,
+            auto_arm=self._auto_arm,
             needs_expert=self._needs_expert,
-            doubt_limit=doubt_limit,
+            doubt_limit=given["doubt_limit"],
             policy_sha256=sha256,
         )
         self._gate = settings.make_gate(self.contract, limits)
@@ -144,9 +177,28 @@ class SupervisorNode(ContractNode):
             self.create_service(Trigger, f"~/{event.name.lower()}", partial(self._on_request, event))
         if self.lockstep:
             self.create_subscription(SimTick, "sim/tick", self._on_tick, self.qos.record)
+
+    def activate(self) -> None:
+        """Decides from now on: LOCKED, until somebody arms."""
+        if self.lockstep:
+            self._on_message()
         else:
             self._say_settings()
             self.tick_at_control_rate(self._on_period)
+
+    def deactivate(self) -> None:
+        """Ramps down, sends the stop last, and is LOCKED when it is activated again."""
+        try:
+            self._ramp_down()
+        finally:
+            self._row["executed_action"] = self._gate.final_stop()
+            self._publish_command()
+            # What was only published may be lost with the process that ends.
+            self._command_publisher.wait_for_all_acked(Duration(nanoseconds=round(_LONGEST_ACK_S * 1e9)))
+            self.stop_ticking()
+            self._inbox.request(Event.LOCK)
+            self._inbox.clear()
+            self._ticks = 0
 
     def verdict(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Who drives and what is objected to, in words; the age of every stream."""
@@ -166,22 +218,16 @@ class SupervisorNode(ContractNode):
             words += f"; asks for help: {self._help.reason}"
         return levels.get(mode, LEVEL_WARN), words, values
 
-    def shut_down(self) -> None:
-        """Ramps down, and sends the stop last."""
+    def _ramp_down(self) -> None:
         self._inbox.request(Event.HOLD)
-        try:
-            if self.ticker is not None:
-                self.ticker.tick()
-                for _ in range(int(_LONGEST_STOP_S * 1e9 / self.period_ns)):
-                    if self._gate.at_rest:
-                        break
-                    self.steady.sleep_for(Duration(nanoseconds=self.period_ns))
-                    self.ticker.tick()
-        finally:
-            self._row["executed_action"] = self._gate.final_stop()
-            self._publish_command()
-            # What was only published may be lost with the process that ends.
-            self._command_publisher.wait_for_all_acked(Duration(nanoseconds=round(_LONGEST_ACK_S * 1e9)))
+        if self.ticker is None:
+            return
+        self.ticker.tick()
+        for _ in range(int(_LONGEST_STOP_S * 1e9 / self.period_ns)):
+            if self._gate.at_rest:
+                break
+            self.steady.sleep_for(Duration(nanoseconds=self.period_ns))
+            self.ticker.tick()
 
     def _reasons(self) -> Reason:
         return Reason(int(self._row["reasons"]))
@@ -216,7 +262,7 @@ class SupervisorNode(ContractNode):
         if message.act == Act.ESTOP:  # also of a pad whose buttons mean something else under another contract
             self._inbox.put_estop_act(self.monotonic_ns())
         event = _ACTS.get(message.act)
-        if event is None or message.contract_sha256 != self.contract.sha256:
+        if event is None or message.contract_sha256 != self.contract.sha256 or not self.active:
             return
         age_s = (self.robot_ns() - stamp_ns(message.header.stamp)) * 1e-9
         if event is not Event.HOLD and abs(age_s) > self.contract.timing.expert_max_age_s:
@@ -251,6 +297,8 @@ class SupervisorNode(ContractNode):
     def _answer(self, event: Event) -> tuple[bool, str]:
         """Whether a request will be followed, and why not."""
         mode, reasons, name = self._gate.mode, self._reasons(), event.name.lower()
+        if not self.active:
+            return False, f"no {name}: the supervisor is {self.state}"
         if event is Event.ARM and (reasons & _LOCK or self._ticks == 0):
             words = (reasons & _LOCK).sentences() or "no tick yet"
             return False, f"not armed: {words} [{', '.join(f'{n}: {age}' for n, age in self._ages())}]"
@@ -272,7 +320,7 @@ class SupervisorNode(ContractNode):
     def _on_message(self) -> None:
         """In lockstep: decides as soon as all that belongs to the tick has come."""
         tick, inbox = self._tick, self._inbox
-        if tick is None or not self._observations.complete(tick):
+        if tick is None or not self.active or not self._observations.complete(tick):
             return
         if self._needs_policy and (inbox.policy is None or inbox.policy.tick != tick.tick):
             return

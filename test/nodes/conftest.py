@@ -22,3 +22,9 @@ def patient(tmp_path: Path) -> Path:
     path = tmp_path / "contract.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+@pytest.fixture(autouse=True)
+def disk_that_never_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder of a test has the thread of the other nodes, and a busy disk takes up to 16 s for fsync."""
+    monkeypatch.setattr("os.fsync", lambda file: None)

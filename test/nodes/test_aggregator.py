@@ -207,10 +207,10 @@ def test_what_an_earlier_recorder_left_is_said(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"keep": "some"}, "expected all or corrections for the parameter 'keep', got 'some'"),
-        ({"before_takeover_s": -1}, "expected a time of 0 s or more for the parameter 'before_takeover_s', got -1"),
-        ({"before_takeover_s": float("inf")}, "expected a time of 0 s or more .*, got inf"),
-        ({"before_takeover_s": float("nan")}, "expected a time of 0 s or more .*, got nan"),
+        ({"keep": "some"}, "keep: expected one of all, corrections, got 'some'"),
+        ({"before_takeover_s": -1}, "before_takeover_s: expected 0 to 3600 s, got -1"),
+        ({"before_takeover_s": float("inf")}, "before_takeover_s: expected 0 to 3600 s, got inf"),
+        ({"before_takeover_s": float("nan")}, "before_takeover_s: expected 0 to 3600 s, got nan"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(

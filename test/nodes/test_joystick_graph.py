@@ -252,8 +252,8 @@ def test_acts_of_an_episode_stand_in_its_bag_and_beside_it(scene: Person, patien
     [
         ({}, "parameter operator_id: expected who holds the pad"),
         ({"pad": "stick", "operator_id": "ada"}, "pad: expected a YAML file, or one of playstation, xbox; got 'stick'"),
-        ({"labels": "all", "operator_id": "ada"}, "parameter labels: expected one of takeover, shadow, got 'all'"),
-        ({"horizon": 0, "operator_id": "ada"}, "parameter horizon: expected a whole number of ticks >= 1, got 0"),
+        ({"labels": "all", "operator_id": "ada"}, "labels: expected one of takeover, shadow, got 'all'"),
+        ({"horizon": 0, "operator_id": "ada"}, "horizon: expected 1 or more ticks, got 0"),
         ({"lockstep": True, "operator_id": "ada"}, "a person lives in real time"),
     ],
 )

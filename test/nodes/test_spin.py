@@ -30,7 +30,7 @@ class World:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node, self.other = (rclpy.create_node(name, context=self.context) for name in ("node", "other"))
-        self.node.ticker = None
+        self.node.ticker, self.node.changes = None, 0
 
     def run(self, done: Callable[[], bool]) -> None:
         """Runs the loop until something is true."""

@@ -137,7 +137,7 @@ def test_parameter_cannot_be_changed_while_the_node_runs(rest: Rest, supervisor:
     ("parameters", "message"),
     [
         ({"doubt_limit": 0.0}, r"doubt_limit: expected a number > 0 \(inf: no limit\), got 0"),
-        ({"doubt_limit": float("nan")}, "doubt_limit: expected a number > 0"),
+        ({"doubt_limit": float("nan")}, "doubt_limit: expected 0 or more half bound ranges"),
         ({"policy_sha256": "abc"}, "policy_sha256: expected 64 hex digits or nothing, got 'abc'"),
         ({"rule": "none"}, "rule: expected one of"),
     ],
