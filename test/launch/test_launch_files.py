@@ -23,7 +23,9 @@ from dagger_ros.sim.experts import labeller_of_rule
 
 LAUNCH_FILES = ("sim", "robot", "replay")
 LAUNCHED = ("aggregator", "expert_label", "mujoco_bridge", "policy", "supervisor")
-NODES = ("fault_injector", "simulated_operator", *LAUNCHED)
+CONTRACT_NODES = ("fault_injector", "simulated_operator", *LAUNCHED)
+NODES = ("operator_queue", *CONTRACT_NODES)
+MANAGED = ("supervisor", "policy", "expert_label", "aggregator")
 # Not a measure of speed: how long a hung graph is waited for before the test fails.
 PATIENCE_S = 120.0
 
@@ -53,7 +55,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def test_every_launch_argument_has_a_description(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "DeclareLaunchArgument"]
-    assert calls
+    assert calls or path.name == "dagger_ros_bring_up.py"
     for call in calls:
         descriptions = [k.value for k in call.keywords if k.arg == "description"]
         assert [d for d in descriptions if isinstance(d, ast.Constant) and d.value], ast.unparse(call)
@@ -74,50 +76,59 @@ def test_every_parameter_in_a_file_has_a_comment(node: str) -> None:
 # What the nodes declare
 
 
-@pytest.mark.ros
-@pytest.mark.mujoco
-@pytest.mark.parametrize("node", NODES)
-def test_parameter_file_holds_what_the_node_declares_with_its_defaults(
-    node: str, ros_domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rclpy = pytest.importorskip("rclpy")
+def node_class(node: str) -> Any:
+    """The class of a node."""
+    pytest.importorskip("rclpy")
     from dagger_ros.nodes.base import ContractNode
 
     module = importlib.import_module(f"dagger_ros.nodes.{node}")
-    (make,) = [
+    (found,) = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, ContractNode) and value.__module__ == module.__name__
     ]
-    defaults: dict[str, Any] = {}
-    declare = ContractNode.parameter
+    return found
 
-    def parameter(self: Any, name: str, default: Any, description: str) -> Any:
-        defaults[name] = default
-        return declare(self, name, default, description)
 
-    monkeypatch.setattr(ContractNode, "parameter", parameter)
-    if node == "policy":
-        about = SimpleNamespace(name="pi_000", weights_sha256="", round=0)
-        monkeypatch.setattr(module, "load_policy", lambda source, contract, pictures: (about, None))
-    faults = str(ROOT / "config" / "faults" / "example.yaml")
-    extra = {
-        "aggregator": {"out": str(tmp_path)},
-        "policy": {"policy": "pi_000"},
-        "fault_injector": {"faults": faults},
-    }
-    needed = {"contract": str(contract_path("peg"))} | extra.get(node, {})
+@pytest.mark.ros
+@pytest.mark.mujoco
+@pytest.mark.parametrize("node", CONTRACT_NODES)
+def test_parameter_file_holds_what_the_node_declares_with_its_defaults(node: str) -> None:
+    declared = {parameter.name: parameter.default for parameter in node_class(node).parameters()}
+    assert parameters_in_file(node) == declared
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("node", ["supervisor", "aggregator"])
+def test_node_takes_its_parameter_file_and_declares_nothing_else(node: str, ros_domain: int, tmp_path: Path) -> None:
+    rclpy = pytest.importorskip("rclpy")
+    needed = {"contract": str(contract_path("peg"))} | ({"out": str(tmp_path)} if node == "aggregator" else {})
     context = rclpy.context.Context()
     rclpy.init(args=["--ros-args", "--params-file", str(parameter_file(node))], context=context, domain_id=ros_domain)
     try:
-        made = make(needed, context)
+        made = node_class(node)(needed, context)
         declared = set(made.get_parameters_by_prefix(""))
         made.destroy_node()
     finally:
         context.try_shutdown()
     of_every_ros_node = {"use_sim_time", "start_type_description_service"}
-    assert declared - of_every_ros_node == set(defaults), "declared past ContractNode.parameter"
-    assert parameters_in_file(node) == defaults
+    assert declared - of_every_ros_node == set(parameters_in_file(node))
+
+
+@pytest.mark.ros
+@pytest.mark.mujoco
+@pytest.mark.parametrize("node", CONTRACT_NODES)
+def test_each_parameter_is_described_with_its_type_and_range(node: str) -> None:
+    for parameter in node_class(node).parameters():
+        about = parameter.descriptor
+        assert about.description
+        assert about.read_only
+        assert about.type
+        if parameter.choices:
+            assert parameter.default in parameter.choices
+            assert ", ".join(parameter.choices) in about.additional_constraints
+        assert bool(about.integer_range or about.floating_point_range) == bool(parameter.range)
+        assert parameter.checked(parameter.default) == parameter.default
 
 
 # What is started; needs launch and launch_ros
@@ -128,7 +139,7 @@ class Started:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
-        self.name = settings.get("executable") or settings["name"]
+        self.name = self.node_executable = settings.get("executable") or settings["name"]
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -154,7 +165,9 @@ class Launched:
         self.module = types.ModuleType(spec.name)
         self.module.__file__ = str(path)
         spec.loader.exec_module(self.module)
-        monkeypatch.setattr(self.module, "Node", Started)
+        monkeypatch.setattr(sys.modules["dagger_ros_arguments"], "Node", Started)
+        monkeypatch.setattr(self.module, "Node", Started, raising=False)
+        monkeypatch.setattr(self.module, "bring_up", self._bring_up)
         if name == "replay":
             monkeypatch.setattr(self.module, "ExecuteProcess", Started)
             monkeypatch.setattr(self.module.shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -169,9 +182,11 @@ class Launched:
         for argument in self.description.get_launch_arguments():
             argument.execute(context)
         processes = self.module.graph(context)
-        assert all(p.settings["on_exit"] is self.module.end_all for p in processes)
-        assert not any("respawn" in p.settings for p in processes)
         return {p.name: p for p in processes}
+
+    def _bring_up(self, names: list[str]) -> list[Any]:
+        self.brought_up = names
+        return []
 
 
 @pytest.fixture
@@ -202,8 +217,12 @@ def bag(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("sim", "contract headless lockstep namespace node_config out policy repeat round rule seed task"),
-        ("robot", "contract expert joy labels namespace node_config operator_id out pad policy round rule"),
+        ("sim", "contract headless lockstep namespace node_config out policy repeat respawn round rule seed task"),
+        (
+            "robot",
+            "contract expert joy labels namespace node_config operator_id out pad policy respawn round rule "
+            "use_sim_time",
+        ),
         ("replay", "bag contract delay loop namespace node_config policy rate"),
     ],
 )
@@ -274,6 +293,41 @@ def test_sim_has_the_labeller_that_the_rule_needs(
 ) -> None:
     graph = launched("sim").graph(policy=policy, rule=rule, round=round_)
     assert graph["expert_label"].parameters["expert"] == labeller_of_rule(rule, round_)
+
+
+@pytest.mark.launch
+def test_nodes_are_brought_up_in_order_and_the_end_of_one_is_the_end_of_all(
+    launched: Callable[[str], Launched], policy: Path, tmp_path: Path
+) -> None:
+    robot = launched("robot")
+    graph = robot.graph(contract=contract_path("peg"), policy=policy, out=tmp_path / "round", namespace="/left/")
+    assert robot.brought_up == [f"/left/{name}" for name in MANAGED]
+    assert all(graph[name].parameters["autostart"] is False for name in MANAGED)
+    assert all(node.settings["on_exit"] is robot.module.end_all for node in graph.values())
+    assert not any(node.settings["respawn"] for node in graph.values())
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("name", ["sim", "robot"])
+def test_only_who_proposes_is_started_again(
+    name: str, launched: Callable[[str], Launched], policy: Path, tmp_path: Path
+) -> None:
+    graph = launched(name).graph(contract=contract_path("peg"), policy=policy, out=tmp_path, respawn="true")
+    again = {node.name for node in graph.values() if node.settings["respawn"]}
+    assert again == {"policy", "expert_label"}
+    assert {name for name in MANAGED if graph[name].parameters["autostart"]} == again
+    on_exit, running = graph["policy"].settings["on_exit"], SimpleNamespace(is_shutdown=False)
+    assert on_exit(SimpleNamespace(process_name="policy-1", returncode=-9), running) is None
+    with pytest.raises(RuntimeError, match="policy-1 ended with exit code 2"):
+        on_exit(SimpleNamespace(process_name="policy-1", returncode=2), running)
+
+
+@pytest.mark.launch
+def test_simulations_in_namespaces_have_clocks_of_their_own(launched: Callable[[str], Launched]) -> None:
+    for node in launched("sim").graph(namespace="left").values():
+        assert node.settings["remappings"] == [("/clock", "clock")]
+    for node in launched("sim").graph().values():
+        assert node.settings["remappings"] == []
 
 
 @pytest.mark.launch
