@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, contract_path, weak_policy, with_cameras
+from conftest import ROOT, contract_path, next_domain, weak_policy, with_cameras
 from dagger_ros.contract import load_contract
 from dagger_ros.contract.access import Access, graph_access
 
@@ -61,12 +61,10 @@ def in_full(access: Access, node: str, namespace: str) -> Access:
 
 
 @contextmanager
-def graph_of(
-    domain: int, namespace: str, *makes: tuple[Callable[..., Any], Mapping[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Nodes in this process, by name."""
+def graph_of(namespace: str, *makes: tuple[Callable[..., Any], Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Nodes in this process, by name, in a domain of their own: of a name that two had, the wrong one may be asked."""
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
+    rclpy.init(context=context, domain_id=next_domain())
     nodes: list[Any] = []
     try:
         for make, parameters in makes:
@@ -78,8 +76,8 @@ def graph_of(
         context.try_shutdown()
 
 
-def used_in(domain: int, namespace: str, *makes: tuple[Callable[..., Any], Mapping[str, Any]]) -> dict[str, Access]:
-    with graph_of(domain, namespace, *makes) as nodes:
+def used_in(namespace: str, *makes: tuple[Callable[..., Any], Mapping[str, Any]]) -> dict[str, Access]:
+    with graph_of(namespace, *makes) as nodes:
         return {name: used_by(node) for name, node in nodes.items()}
 
 
@@ -91,11 +89,10 @@ def granted(path: Path, namespace: str, *, simulation: bool) -> dict[str, Access
 PAD = {"expert": "joystick", "operator_id": "ada"}
 
 
-def test_on_a_robot_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_path: Path) -> None:
+def test_on_a_robot_each_node_uses_exactly_what_it_may(tmp_path: Path) -> None:
     path = with_cameras(contract_path("peg"), tmp_path / "contract.yaml", wrist=(32, 24))
     given = {"contract": str(path)}
     used = used_in(
-        ros_domain,
         "/cell",
         (SupervisorNode, given),
         (PolicyNode, given | {"policy": "seeing:make"}),
@@ -103,19 +100,18 @@ def test_on_a_robot_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_path
         (AggregatorNode, given | {"out": str(tmp_path / "round")}),
     )
     # Others than a person at a pad see what is privileged too.
-    used["expert_label"] |= used_in(ros_domain, "/cell", (ExpertLabelNode, given))["expert_label"]
+    used["expert_label"] |= used_in("/cell", (ExpertLabelNode, given))["expert_label"]
     rights = granted(path, "/cell", simulation=False)
     assert used == {name: rights[name] for name in used}
     assert set(rights) - set(used) == {"driver", "joy_node", "operator"}
 
 
-def test_in_simulation_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_path: Path) -> None:
+def test_in_simulation_each_node_uses_exactly_what_it_may(tmp_path: Path) -> None:
     given = {"contract": str(contract_path("peg"))}
     timed = given | {"use_sim_time": True}
     policy = {"policy": str(weak_policy("peg", tmp_path / "pi_000"))}
     out = {"out": str(tmp_path / "round"), "simulation_seed": 0}
     real_time = used_in(
-        ros_domain,
         "",
         (MujocoBridgeNode, given),
         (SupervisorNode, timed),
@@ -125,7 +121,6 @@ def test_in_simulation_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_p
         (SimulatedOperatorNode, timed),
     )
     lockstep = used_in(
-        ros_domain,
         "",
         *(
             (make, parameters | {"lockstep": True})
@@ -144,9 +139,9 @@ def test_in_simulation_each_node_uses_exactly_what_it_may(ros_domain: int, tmp_p
     assert set(rights) - set(used) == {"joy_node", "operator"}
 
 
-def test_tools_may_call_every_service_of_the_graph_and_hear_every_topic(ros_domain: int) -> None:
+def test_tools_may_call_every_service_of_the_graph_and_hear_every_topic() -> None:
     given = {"contract": str(contract_path("peg"))}
-    used = used_in(ros_domain, "/cell", (SupervisorNode, given), (ExpertLabelNode, given | PAD))
+    used = used_in("/cell", (SupervisorNode, given), (ExpertLabelNode, given | PAD))
     operator = granted(contract_path("peg"), "/cell", simulation=False)["operator"]
     for access in used.values():
         assert access.publish <= operator.subscribe
