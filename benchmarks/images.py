@@ -45,8 +45,9 @@ from sensor_msgs.msg import Image
 
 from conftest import contract_path, next_domain, with_cameras
 from dagger_ros.contract import load_contract, stamp_from_ns
-from dagger_ros.nodes.base import TRANSPORT, ContractNode
+from dagger_ros.nodes.base import ContractNode
 from dagger_ros.nodes.images import ImageInput, ImageOutput, Pixels
+from dagger_ros.nodes.network import TRANSPORT
 from dagger_ros.nodes.qos import GraphQos
 from dagger_ros.nodes.spin import poll
 from dagger_ros.policy import SeeingPolicy, load_policy

@@ -44,7 +44,8 @@ from tick import Ours, messages, network, stamped, task, with_stamp
 from conftest import contract_path, next_domain
 from dagger_ros.contract import Contract, Mode, RowLayout, load_contract
 from dagger_ros.msg import GateDecision
-from dagger_ros.nodes.base import TRANSPORT, message_class
+from dagger_ros.nodes.base import message_class
+from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.nodes.qos import GraphQos
 from dagger_ros.nodes.realtime import Ticker, apply_settings
 from dagger_ros.nodes.spin import Loop
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument("--no-load", action="store_true", help="leave the part with other processes out")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    os.environ.setdefault(*TRANSPORT)
+    stay_on_this_machine()
     rates_hz = [float(rate) for rate in options.rates.split(",")]
     figures: dict[str, Any] = {"seconds": options.seconds, "priority": options.priority}
     if not options.no_load:

@@ -39,7 +39,8 @@ from tick import messages, network, task, with_stamp
 from conftest import next_domain
 from dagger_ros.contract import Contract, Mode, RowLayout, load_contract
 from dagger_ros.msg import GateDecision, PolicyAction
-from dagger_ros.nodes.base import TRANSPORT, message_class
+from dagger_ros.nodes.base import message_class
+from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.nodes.qos import GraphQos
 from dagger_ros.policy import Checkpoint, save_checkpoint
 from graph import running_graph
@@ -222,7 +223,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--hop", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    os.environ.setdefault(*TRANSPORT)
+    stay_on_this_machine()
     if options.hop:
         with suppress(KeyboardInterrupt):  # how it is told to end
             hop(options.hop[0], load_contract(options.hop[1]))

@@ -42,7 +42,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from conftest import contract_path, next_domain
 from dagger_ros.contract import Contract, DecisionWriter, Mode, RowLayout, load_contract
-from dagger_ros.nodes.base import TRANSPORT, message_class
+from dagger_ros.nodes.base import message_class
+from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.nodes.qos import GraphQos
 from dagger_ros.nodes.share import message_definition
 from dagger_ros.srv import StartEpisode, StopEpisode
@@ -337,7 +338,7 @@ def main() -> int:
     if options.role == "recorder":
         record_plainly(load_contract(options.contract), options.out, options.ready)
         return 0
-    os.environ.setdefault(*TRANSPORT)  # for the processes that are no nodes of ours
+    stay_on_this_machine()  # for the processes that are no nodes of ours
     with tempfile.TemporaryDirectory() as folder:
         contract = write_contract(Path(folder))
         recordings = [record(name, contract, Path(folder), options.seconds) for name in ("aggregator", "rosbags")]

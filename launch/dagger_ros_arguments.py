@@ -1,15 +1,18 @@
 """What the launch files share: arguments, how they are read, the nodes, and that the end of one is the end of all."""
 
+import importlib
 import math
+import os
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, EmitEvent
+from launch.actions import DeclareLaunchArgument, EmitEvent, GroupAction, OpaqueFunction, SetEnvironmentVariable
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 SHARE = Path(__file__).absolute().parent.parent  # share/dagger_ros, or the checkout
 BOOLEAN = ("true", "false")
+CONTRACTS = SHARE / "config/contracts"
 # Nodes with a life cycle, in the order in which they are brought up: nobody proposes before somebody gates.
 MANAGED = ("supervisor", "policy", "expert_label", "aggregator")
 # While they are away the supervisor holds, and goes on holding until a person resumes.
@@ -61,7 +64,12 @@ ARGUMENTS = {
 
 def shipped_contract(task):
     """The contract of a task that ships."""
-    return SHARE / "config" / "contracts" / f"{task}.yaml"
+    return CONTRACTS / f"{task}.yaml"
+
+
+def shipped_tasks():
+    """Names of all of them."""
+    return sorted(path.stem for path in CONTRACTS.glob("*.yaml"))
 
 
 class Given:
@@ -144,11 +152,25 @@ class Given:
 
 def load_contract(path):
     """The contract, read here so that what is wrong with it is said once, and not by each node."""
+    return imported("dagger_ros.contract").load_contract(path)
+
+
+def on_this_machine(function):
+    """What a function of the context starts: it talks on this machine only, unless the environment says otherwise."""
+
+    def settings(_context):
+        found = imported("dagger_ros.nodes.network").network_settings(os.environ)
+        return [SetEnvironmentVariable(name, value) for name, value in found.items()]
+
+    return GroupAction([OpaqueFunction(function=settings), OpaqueFunction(function=function)])
+
+
+def imported(name):
+    """A module of ours."""
     try:
-        from dagger_ros import contract
+        return importlib.import_module(name)
     except ImportError as error:
-        raise RuntimeError(f"contract: expected a Python that can import dagger_ros to read it; {error}") from error
-    return contract.load_contract(path)
+        raise RuntimeError(f"dagger_ros: expected a Python that can import it, to read contracts; {error}") from error
 
 
 def dagger_node(given, executable, contract, *, lockstep=False, use_sim_time=False, remappings=(), **parameters):

@@ -37,7 +37,8 @@ def bring_up(names):
     """
 
     def start(context):
-        context.add_completion_future(context.asyncio_loop.run_in_executor(None, bring_up_all, context, names))
+        node = get_ros_node(context)
+        context.add_completion_future(context.asyncio_loop.run_in_executor(None, bring_up_all, context, node, names))
 
     def refuse(context):
         # An exception is what makes `ros2 launch` exit with an error.
@@ -47,9 +48,8 @@ def bring_up(names):
     return [RegisterEventHandler(handler), OpaqueFunction(function=start)]
 
 
-def bring_up_all(context, names):
+def bring_up_all(context, node, names):
     """Runs in a thread of its own, since each answer is waited for."""
-    node = get_ros_node(context)
     try:
         for name in names:
             words = bring_up_one(context, node, name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 from dagger_ros_arguments import (
@@ -26,6 +26,7 @@ from dagger_ros_arguments import (
     end_all,
     load_contract,
     managed_names,
+    on_this_machine,
     shipped_contract,
 )
 from dagger_ros_bring_up import bring_up
@@ -65,7 +66,7 @@ def generate_launch_description():
         ),
         ARGUMENTS["node_config"],
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=graph)])
+    return LaunchDescription([*arguments, on_this_machine(graph)])
 
 
 def graph(context):

@@ -11,11 +11,20 @@ from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
-from dagger_ros_arguments import ARGUMENTS, BOOLEAN, Given, dagger_node, end_all, load_contract, managed_names
+from dagger_ros_arguments import (
+    ARGUMENTS,
+    BOOLEAN,
+    Given,
+    dagger_node,
+    end_all,
+    load_contract,
+    managed_names,
+    on_this_machine,
+)
 from dagger_ros_bring_up import bring_up
 
 
@@ -65,7 +74,7 @@ def generate_launch_description():
         ARGUMENTS["respawn"],
         ARGUMENTS["node_config"],
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=graph)])
+    return LaunchDescription([*arguments, on_this_machine(graph)])
 
 
 def graph(context):

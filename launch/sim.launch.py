@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 from dagger_ros_arguments import (
@@ -19,7 +19,9 @@ from dagger_ros_arguments import (
     dagger_node,
     load_contract,
     managed_names,
+    on_this_machine,
     shipped_contract,
+    shipped_tasks,
 )
 from dagger_ros_bring_up import bring_up
 
@@ -27,7 +29,7 @@ from dagger_ros_bring_up import bring_up
 def generate_launch_description():
     arguments = [
         DeclareLaunchArgument(
-            "task", default_value="peg", choices=("peg", "lane"), description="task that ships, if no contract is given"
+            "task", default_value="peg", choices=shipped_tasks(), description="task that ships, if no contract is given"
         ),
         DeclareLaunchArgument(
             "contract",
@@ -65,7 +67,7 @@ def generate_launch_description():
         ARGUMENTS["respawn"],
         ARGUMENTS["node_config"],
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=graph)])
+    return LaunchDescription([*arguments, on_this_machine(graph)])
 
 
 def graph(context):

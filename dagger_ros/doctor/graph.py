@@ -290,7 +290,7 @@ def _strangers(seen: Snapshot) -> Iterator[Finding]:
             f"domain {seen.domain_id}",
             "that who can join is decided",
             "that every machine of the subnet with this ROS_DOMAIN_ID can, and may send commands",
-            "On one machine set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST (before Iron ROS_LOCALHOST_ONLY=1).",
+            "On one machine say nothing of the network, or ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST: docs/security.md.",
         )
 
 

@@ -264,6 +264,8 @@ class AggregatorNode(ManagedNode):
             messages=bag.counts,
             acts=self._acts.acts,
             keep=self._keep,
+            # That of a graph in lockstep is one for the occasion.
+            namespace="" if self.lockstep else self.get_namespace().strip("/"),
         )
         try:
             bag.close()

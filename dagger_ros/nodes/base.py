@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import time
 import traceback
@@ -21,6 +20,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from dagger_ros.contract import Contract, DaggerError, RowLayout, load_contract
+from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.nodes.parameters import NodeParameter, declare
 from dagger_ros.nodes.qos import GraphQos
 from dagger_ros.nodes.realtime import Collector, Ticker, apply_settings, cores_of, one_thread
@@ -30,7 +30,6 @@ __all__ = [
     "LEVEL_ERROR",
     "LEVEL_OK",
     "LEVEL_WARN",
-    "TRANSPORT",
     "ContractNode",
     "ManagedNode",
     "message_class",
@@ -39,12 +38,6 @@ __all__ = [
 ]
 
 LEVEL_OK, LEVEL_WARN, LEVEL_ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-# Left to itself Fast DDS passes messages within a machine through shared memory, and its locks outlive their owner:
-# after a kill -9 or a crash whoever sends to the dead node may wait for 1 s or more, in the middle of `publish`. Nobody
-# waits for a dead UDP port. What Linux lets a port hold by default (208 KB) is less than three pictures of 80 KB at
-# once; of 4 MB it gives what net.core.rmem_max allows. Other middleware ignores the variable.
-TRANSPORT = ("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4?sockets_size=4MB")
 
 # Longer than the supervisor takes to stop the robot; launch waits 5 s before it kills.
 _LONGEST_OUTLIVING_S = 3.0
@@ -371,11 +364,11 @@ class ManagedNode(LifecycleNodeMixin, ContractNode):
 def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None) -> None:
     """Runs a node until it is told to end: SIGINT, SIGTERM, shutdown of the context or the end of its life cycle.
 
-    Messages go over UDP, unless the environment says otherwise.
+    Messages stay on this machine, and go over UDP, unless the environment says otherwise.
 
     Exits with 2 after one sentence on stderr if the node cannot start because of the user's input.
     """
-    os.environ.setdefault(*TRANSPORT)
+    stay_on_this_machine()
     rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     told = _stop_on_signals()
     try:

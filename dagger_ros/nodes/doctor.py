@@ -44,7 +44,8 @@ from dagger_ros.doctor import (
     topic_types,
 )
 from dagger_ros.msg import ExpertAction, GateDecision, GateSettings, PolicyAction, SimTick
-from dagger_ros.nodes.base import TRANSPORT, message_class
+from dagger_ros.nodes.base import message_class
+from dagger_ros.nodes.network import is_open, stay_on_this_machine
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.nodes.spin import poll
 
@@ -86,7 +87,7 @@ def look_at_graph(
     Raises:
         DaggerError: If the namespace is no name, or the driver is no simulated one that can be tested now.
     """
-    os.environ.setdefault(*TRANSPORT)
+    stay_on_this_machine()
     context = rclpy.Context()
     rclpy.init(context=context)
     try:
@@ -176,7 +177,7 @@ class _Doctor:
         seen = Snapshot(
             namespace=self._node.get_namespace(),
             domain_id=self._node.context.get_domain_id(),
-            is_open=_is_open(os.environ),
+            is_open=is_open(os.environ),
             seconds=seconds,
             nodes=self._nodes(answers),
             writers=writers,
@@ -260,14 +261,14 @@ class _Doctor:
         """Asks nodes for parameters and the state of their life cycle; gives what will be the answers."""
         futures: dict[tuple[str, str], Any] = {}
         for name in dict.fromkeys(names):
-            requests = (
-                (GetParameters, "get_parameters", GetParameters.Request(names=list(_ASKED))),
-                (GetState, "get_state", GetState.Request()),
-            )
-            for type_, service, request in requests:
-                client = self._node.create_client(type_, f"{name}/{service}")
-                if client.service_is_ready():
-                    futures[name, service] = client.call_async(request)
+            client = self._node.create_client(GetParameters, f"{name}/get_parameters")
+            if client.service_is_ready():
+                # One by one: rclpy gives none of several of which a node lacks one.
+                for asked in _ASKED:
+                    futures[name, asked] = client.call_async(GetParameters.Request(names=[asked]))
+            client = self._node.create_client(GetState, f"{name}/get_state")
+            if client.service_is_ready():
+                futures[name, "get_state"] = client.call_async(GetState.Request())
         return futures
 
     def _nodes(self, answers: Mapping[tuple[str, str], Any]) -> tuple[NodeSeen, ...]:
@@ -278,7 +279,7 @@ class _Doctor:
         for name in sorted(names):
             if _is_hidden(name):
                 continue
-            status, parameters = self._statuses.get(name), _parameters(answers.get((name, "get_parameters")))
+            status, parameters = self._statuses.get(name), _parameters(name, answers)
             values = {pair.key: pair.value for pair in status.values} if status else {}
             state = values.get("state", "")
             if (answer := answers.get((name, "get_state"))) is not None and answer.done():
@@ -406,21 +407,14 @@ def _plain(why: str) -> str:
     return ", ".join(part[0].lower() + part[1:] for part in parts if part)
 
 
-def _parameters(future: Any) -> dict[str, Any]:
-    """The answer of a node; nothing where it gave none."""
-    if future is None or not future.done():
-        return {}
+def _parameters(node: str, answers: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    """What a node said of those that were asked for; nothing of those that it lacks."""
     found = {}
-    for name, value in zip(_ASKED, future.result().values, strict=False):
-        if value.type == ParameterType.PARAMETER_BOOL:
-            found[name] = value.bool_value
-        elif value.type == ParameterType.PARAMETER_STRING:
-            found[name] = value.string_value
+    for name in _ASKED:
+        future = answers.get((node, name))
+        for value in future.result().values if future is not None and future.done() else ():
+            if value.type == ParameterType.PARAMETER_BOOL:
+                found[name] = value.bool_value
+            elif value.type == ParameterType.PARAMETER_STRING:
+                found[name] = value.string_value
     return found
-
-
-def _is_open(environment: Mapping[str, str]) -> bool:
-    """Whether nodes of other machines are found, as the environment has it here."""
-    if "ROS_AUTOMATIC_DISCOVERY_RANGE" in environment:
-        return environment["ROS_AUTOMATIC_DISCOVERY_RANGE"].upper() not in ("LOCALHOST", "OFF")
-    return environment.get("ROS_LOCALHOST_ONLY", "0") != "1"

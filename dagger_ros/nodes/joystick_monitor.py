@@ -19,6 +19,7 @@ from sensor_msgs.msg import Joy
 from dagger_ros.contract import RowLayout, load_contract, stamp_ns
 from dagger_ros.expert import JoystickLabeller
 from dagger_ros.nodes.joy_input import mapped_pad
+from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.nodes.qos import ACT_QOS
 
 __all__ = ["JoystickMonitor"]
@@ -105,6 +106,7 @@ class JoystickMonitor:
             topic: Of the pad.
             pictures: End after so many; None: go on until interrupted.
         """
+        stay_on_this_machine()
         rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         node = rclpy.create_node("joystick_monitor")

@@ -15,6 +15,7 @@ from dagger_ros.nodes.aggregator import AggregatorNode
 from dagger_ros.nodes.base import ContractNode
 from dagger_ros.nodes.expert_label import ExpertLabelNode
 from dagger_ros.nodes.mujoco_bridge import MujocoBridgeNode
+from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.nodes.policy import PolicyNode
 from dagger_ros.nodes.spin import poll
 from dagger_ros.nodes.supervisor import SupervisorNode
@@ -55,6 +56,7 @@ class LockstepGraph:
         # A name of its own, so that graphs beside this one, on any machine, do not hear each other.
         self._namespace = f"lockstep_{uuid.uuid4().hex[:12]}"
         self._context = rclpy.context.Context()
+        stay_on_this_machine()
         rclpy.init(context=self._context, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
         self._nodes: list[ContractNode] = []
         try:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.ros
 
 SECONDS = 1.0
 # A note, which says nothing of the graph.
-ALWAYS = {Code.DRIVER_UNTESTED, Code.OPEN_NETWORK}
+ALWAYS = {Code.DRIVER_UNTESTED}
 
 
 class Scene:
@@ -96,14 +96,18 @@ def scene(ros_domain: int, patient: Path, tmp_path: Path) -> Iterator[Scene]:
 
 def test_healthy_graph_gives_none(scene: Scene) -> None:
     scene.until_found()
-    seen = scene.look()
+    # The clock of a node that answers late is not known, and not held against it.
+    clocks = dict.fromkeys(("/supervisor", "/rest", "/expert_label", "/aggregator"), False)
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        seen = scene.look()
+        if {n.name: n.use_sim_time for n in seen.managed} == clocks:
+            break
+        assert time.monotonic() < end_s
     assert seen.settings is not None
     assert seen.settings.needs_expert
     assert seen.writers_of("command") == ("/supervisor",)
     assert seen.writers_of("joy") == ("/rest",)
-    assert {n.name: n.use_sim_time for n in seen.managed} == dict.fromkeys(
-        ("/supervisor", "/rest", "/expert_label", "/aggregator"), False
-    )
     assert {n.name for n in seen.managed if n.contract_sha256 == scene.contract.sha256} == {
         "/supervisor",
         "/expert_label",
@@ -176,7 +180,8 @@ def test_command_looks_at_processes_and_tests_the_simulated_driver(ros_domain: i
         graph.start("expert_label", **common)
         graph.wait_for(lambda: graph.has_publishers("sim/tick", "supervisor/decision", "expert/action"))
         end_s = time.monotonic() + PATIENCE_S
-        while (result := doctor(tmp_path, "--test-driver-timeout")).returncode:
+        # A warning is what a busy machine makes: a message that came late.
+        while (result := doctor(tmp_path, "--strict", "--known", "/listener", "--test-driver-timeout")).returncode:
             assert time.monotonic() < end_s, result.stdout + result.stderr
         assert "healthy: 3 nodes around a simulation, whose driver stopped by itself after 0." in result.stdout
         said = json.loads((tmp_path / "found.json").read_text())

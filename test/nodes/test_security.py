@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, contract_path, next_domain, weak_policy, with_cameras
+from conftest import contract_path, next_domain, weak_policy, with_cameras
 from dagger_ros.contract import load_contract
 from dagger_ros.contract.access import Access, graph_access
 
@@ -32,8 +32,6 @@ from dagger_ros.nodes.supervisor import SupervisorNode
 from graph import running_graph
 
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco]
-
-LOOPBACK = ROOT / "config/security/loopback.xml"
 
 
 def used_by(node: Any) -> Access:
@@ -149,14 +147,11 @@ def test_tools_may_call_every_service_of_the_graph_and_hear_every_topic() -> Non
 
 
 @pytest.mark.skipif(get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="a profile of Fast DDS")
-def test_with_the_profile_no_node_has_a_socket_to_another_machine(
-    ros_domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unless_told_otherwise_a_node_has_no_socket_to_another_machine(ros_domain: int, tmp_path: Path) -> None:
     decisions: list[Any] = []
     with running_graph(ros_domain, tmp_path) as graph:
         # This process hears the node with the settings that it has itself.
         graph.node.create_subscription(GateDecision, "supervisor/decision", decisions.append, 10)
-        monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(LOOPBACK))
         graph.start("supervisor", contract=contract_path("peg"))
         graph.wait_for(lambda: bool(decisions))
         addresses = addresses_of(graph.processes["supervisor"].pid)

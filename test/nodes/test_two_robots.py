@@ -131,10 +131,20 @@ def check_that_no_topic_is_shared(context: Any, count: int) -> None:
     while sum(namespace.strip("/") in NAMES for _, namespace in ear.get_node_names_and_namespaces()) < count:
         assert time.monotonic() < end_s, ear.get_node_names_and_namespaces()
         time.sleep(0.01)
-    for topic, _ in ear.get_topic_names_and_types():
-        ends = [*ear.get_publishers_info_by_topic(topic), *ear.get_subscriptions_info_by_topic(topic)]
-        namespaces = {end.node_namespace for end in ends} - {"/"}
-        assert topic in SHARED or namespaces == {f"/{topic.split('/')[1]}"}, topic
+
+    def shared() -> dict[str, set[str]]:
+        found = {}
+        for topic, _ in ear.get_topic_names_and_types():
+            ends = [*ear.get_publishers_info_by_topic(topic), *ear.get_subscriptions_info_by_topic(topic)]
+            namespaces = {end.node_namespace for end in ends} - {"/"}
+            if topic not in SHARED and namespaces != {f"/{topic.split('/')[1]}"}:
+                found[topic] = namespaces
+        return found
+
+    # An end whose node has not been heard of yet has no namespace.
+    while found := shared():
+        assert time.monotonic() < end_s, found
+        time.sleep(0.01)
     assert {f"/{name}/clock" for name in NAMES} <= {topic for topic, _ in ear.get_topic_names_and_types()}
     assert not ear.get_subscriptions_info_by_topic("/diagnostics")
     ear.destroy_node()

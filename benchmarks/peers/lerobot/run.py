@@ -31,7 +31,7 @@ from loop_latency import QOS, Robot, checkpoint, contract_at
 from conftest import next_domain
 from dagger_ros.contract import Mode, load_contract, mode_of, stamp_from_ns
 from dagger_ros.msg import ExpertAction
-from dagger_ros.nodes.base import TRANSPORT
+from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.srv import StartEpisode, StopEpisode
 from graph import running_graph
 
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    os.environ.setdefault(*TRANSPORT)
+    stay_on_this_machine()
     common = options.rate, options.episode_s, options.episodes
     sides = {"ours": ours(*common)}
     if options.python.exists():
