@@ -40,6 +40,7 @@ from dagger_ros.evaluation import (
     Panel,
     PanelResult,
     PanelRunner,
+    Stage,
     Trace,
     against,
     best_of,
@@ -54,7 +55,17 @@ from dagger_ros.policy import Checkpoint, load_checkpoint, read_checkpoint, save
 from dagger_ros.sim import TaskStatus, load_plant
 from dagger_ros.supervisor import ROBOT_GATED, RuleOptions, make_rule
 
-__all__ = ["Collect", "Progress", "RoundResult", "RunConfig", "check_policy", "panel_folder", "policy_folder", "run"]
+__all__ = [
+    "Collect",
+    "Progress",
+    "RoundResult",
+    "RunConfig",
+    "check_policy",
+    "panel_folder",
+    "policy_folder",
+    "run",
+    "train_policy",
+]
 
 # Seeds of one run's episodes; those of panels begin at 10^9 (see `evaluation.Panel`).
 _SEEDS_PER_RUN, _SEEDS_PER_ROUND = 100_000, 1_000
@@ -258,7 +269,19 @@ def run(
         for k in range(config.rounds + 1):
             new = not all(panel_folder(out, k, panel).exists() for panel in panels)
             round_ = _collect_round(out, contract_path, contract, config, k, collect, progress)
-            policy = _train_policy(out, contract, config, k, progress)
+            policy = policy_folder(out, k)
+            if not policy.exists():
+                train_policy(
+                    out,
+                    contract,
+                    [round_folder(out, i) for i in range(k + 1)],
+                    config.training,
+                    rule=config.rule,
+                    budget=config.options.budget,
+                    seed=config.seed,
+                    max_labels=config.max_labels,
+                    stage=progress.stage,
+                )
             judged.append([_evaluate(out, policy, runner, panel, k, progress) for panel in panels])
             first, *others = judged[-1]
             earlier = [of_round[0] for of_round in judged[:-1]]
@@ -368,23 +391,52 @@ def _collect_round(
     return round_
 
 
-def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, progress: Progress) -> Path:
+def train_policy(
+    out: Path,
+    contract: Contract,
+    rounds: Sequence[Path],
+    training: TrainingSettings,
+    *,
+    rule: str,
+    budget: float,
+    seed: int,
+    max_labels: int | None,
+    stage: Stage,
+) -> Path:
+    """Trains a policy on the labels of some rounds, with the limits that a rule needs, and keeps it in the run.
+
+    Args:
+        out: Folder of the run.
+        contract: Of its rounds.
+        rounds: Folders of finished rounds; the policy gets the number of the last one.
+        training: How.
+        rule: That the policy is to drive under; the limits of its scores are fitted for it.
+        budget: Of rule `thrifty`.
+        seed: Of everything random.
+        max_labels: Learn from so many labels, the earliest; None: from all.
+        stage: Told how far the training is.
+
+    Returns:
+        Folder of the policy.
+
+    Raises:
+        DaggerError: If a round is not finished, damaged or of another contract, there is nothing to learn from, or the
+            policy to start from is not there.
+    """
+    k = int(rounds[-1].name)
     folder = policy_folder(out, k)
-    if folder.exists():
-        return folder
-    rounds = [round_folder(out, i) for i in range(k + 1)]
     episodes = training_episodes(rounds, contract)
-    observations, labels = (part[: config.max_labels] for part in labelled_frames(episodes))
-    origins = origins_of(episodes)[: config.max_labels]
+    observations, labels = (part[:max_labels] for part in labelled_frames(episodes))
+    origins = origins_of(episodes)[:max_labels]
     held = training_episodes(rounds, contract, "validation") if contract.splits.validation else []
-    warm = k > 0 and config.training.start == "previous"
-    with progress.stage(f"round {k}: training on {len(labels)} labels", config.training.steps) as advance:
+    warm = k > 0 and training.start == "previous"
+    with stage(f"round {k}: training on {len(labels)} labels", training.steps) as advance:
         trained = train(
             contract,
             observations,
             labels,
-            config.training,
-            seed=config.seed,
+            training,
+            seed=seed,
             origins=origins,
             validation=labelled_frames(held) if held else None,
             previous=read_checkpoint(policy_folder(out, k - 1), contract) if warm else None,
@@ -392,32 +444,32 @@ def _train_policy(out: Path, contract: Contract, config: RunConfig, k: int, prog
         )
     tensors: dict[str, Any] = trained.tensors
     limits: dict[str, Any] = {}
-    if config.rule in ROBOT_GATED:
+    if rule in ROBOT_GATED:
         more, limits = fit_limits(
-            config.rule,
+            rule,
             contract,
             trained,
             observations,
             labels,
             [_experience(e) for e in episodes],
-            budget=config.options.budget,
-            seed=config.seed,
+            budget=budget,
+            seed=seed,
         )
         tensors = tensors | more
-    elif config.rule == "hg":
+    elif rule == "hg":
         doubts = [d for f in rounds for e in load_round(f, contract).episodes for d in e.takeover_doubts]
         limits = human_doubt_limit(doubts)
     about = Checkpoint(
         name=folder.name,
         round=k,
         contract_sha256=contract.sha256,
-        seed=config.seed,
+        seed=seed,
         columns=RowLayout(contract).columns(),
         actions=contract.action.dimensions,
         trained_on=tuple(_trained_on(folder, contract) for folder in rounds),
-        training=asdict(config.training) | trained.about,
+        training=asdict(training) | trained.about,
         limits=limits,
-        chunks=config.training.chunks,
+        chunks=training.chunks,
     )
     save_checkpoint(folder, about, tensors)
     return folder

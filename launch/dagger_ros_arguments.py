@@ -33,7 +33,8 @@ ARGUMENTS = {
         DeclareLaunchArgument(
             "round",
             default_value="",
-            description="number of the round, 0: demonstrations; empty: 0 without a policy, 1 with one",
+            description="number of the round, 0: demonstrations; empty: that of out, if it is RUN/rounds/NNN; else 0 "
+            "without a policy, 1 with one",
         ),
         DeclareLaunchArgument(
             "policy",
@@ -134,7 +135,10 @@ class Given:
 
     def round(self, policy):
         """Number of the round."""
+        out = self.path("out")
         if not self.text("round"):
+            if out is not None and out.parent.name == "rounds" and out.name.isdigit():
+                return int(out.name)
             return 0 if policy is None else 1
         return self.whole_number("round", least=0)
 

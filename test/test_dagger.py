@@ -412,3 +412,88 @@ def test_policy_of_another_rule_has_no_limits_that_could_be_used(copy: Path, tmp
             seeds=[1],
             on_episode=lambda _status: None,
         )
+
+
+SMALL = ["--members", "1", "--hidden", "32", "--steps", "150"]
+
+
+def test_train_gives_the_policy_that_the_loop_trains_on_the_same_rounds(
+    copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copy / "policies/pi_001")
+    main(["train", str(copy), *SMALL])
+    assert files(copy) == files(finished)
+    said = capsys.readouterr().out
+    assert f"policy: {copy}/policies/pi_001\n" in said
+    assert f"policy:={copy}/policies/pi_001 rule:=hg out:={copy}/rounds/002\n" in said
+
+
+def test_train_fits_the_limits_of_the_rule_that_comes_next(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copy / "policies/pi_001")
+    main(["train", str(copy), "--rule", "ensemble", "--members", "2", "--hidden", "32", "--steps", "50", "--bootstrap"])
+    limits = json.loads((copy / "policies/pi_001/policy.json").read_text())["limits"]
+    assert limits["rule"] == "ensemble"
+    assert "limits of rule ensemble: " + ", ".join(f"{k} {v:.4g}" for k, v in limits["ask"].items()) in (
+        capsys.readouterr().out
+    )
+
+
+def test_train_puts_the_contract_into_a_run_that_has_none(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copy / "policies")
+    shutil.rmtree(copy / "rounds/001")
+    (copy / "contract.yaml").unlink()
+    with pytest.raises(SystemExit):
+        main(["train", str(copy), *SMALL])
+    assert "contract.yaml: expected the contract of the run; there is none" in capsys.readouterr().err
+    assert not (copy / "policies").exists()
+    main(["train", str(copy), *SMALL, "--contract", str(contract_path("peg"))])
+    assert (copy / "contract.yaml").read_bytes() == contract_path("peg").read_bytes()
+    assert [p.name for p in (copy / "policies").iterdir()] == ["pi_000"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "message"),
+    [
+        (lambda run: None, [], "pi_001: expected a round that no policy was trained after yet; this one was"),
+        (
+            lambda run: shutil.copytree(run / "rounds/001/episodes/000000", run / "rounds/001/episodes/000001"),
+            [],
+            "rounds/001: expected every finished episode in its manifest; 1 not in it. End the recorder, which writes",
+        ),
+        (
+            lambda run: (run / "rounds/001/manifest.json").unlink(),
+            [],
+            "rounds/001: expected a finished round; there is no manifest.json",
+        ),
+        (lambda run: None, ["--contract", str(contract_path("lane"))], "they do not mix"),
+        (lambda run: None, ["--rule", "hg", "--budget", "0.1"], "budget: expected only with rule thrifty, got 0.1"),
+        (lambda run: None, ["--seed", "-1"], "seed: expected a whole number >= 0, got -1"),
+        (lambda run: None, ["--max-labels", "0"], "max_labels: expected a whole number >= 1, got 0"),
+        (
+            lambda run: shutil.rmtree(run / "policies"),
+            ["--start", "previous"],
+            "pi_000: expected a policy here (policy.json",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_said_and_changes_nothing(
+    prepare: Callable[[Path], object],
+    options: list[str],
+    message: str,
+    copy: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare(copy)
+    before = files(copy)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(copy), *SMALL, *options])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert files(copy) == before
+
+
+def test_inspect_says_how_often_the_policy_succeeded_alone(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = json.loads((copy / "rounds/001/manifest.json").read_text())["episodes"][0]
+    alone = int(entry["success"] and not entry["expert_ticks"])
+    main(["inspect", str(copy)])
+    assert f"{alone} of 1 (" in capsys.readouterr().out

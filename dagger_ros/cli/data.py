@@ -74,16 +74,27 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import StreamQuality, inspect_rounds, round_folders
+    from dagger_ros.dataset import Round, StreamQuality, inspect_rounds, round_folders
+    from dagger_ros.evaluation import wilson
+
+    def alone(manifest: Round) -> str:
+        """Episodes of a policy that succeeded without the expert, of those that it drove in."""
+        driven = [e for e in manifest.episodes if e.policy_ticks or e.help_requests]
+        if not driven:
+            return "-"
+        successes = sum(e.success and not e.expert_ticks for e in driven)
+        low, high = wilson(successes, len(driven))
+        return f"{successes} of {len(driven)} ({100 * low:.0f}-{100 * high:.0f} %)"
 
     folders = round_folders(options.run_folder)
     contract = load_contract(options.contract or options.run_folder / "contract.yaml")
     views = list(inspect_rounds(folders, contract))
     table = tables()
     table(
-        f"{contract.name}: rounds; frames: ticks at which nothing was stale; new: further from every earlier tick than "
+        f"{contract.name}: rounds; alone: of the episodes in which a policy drove, those that succeeded without the "
+        "expert (95 % interval); frames: ticks at which nothing was stale; new: further from every earlier tick than "
         "95 % of those from another episode",
-        "round, rule, policy, operator, episodes, succeeded, seconds, ticks, frames, new ticks",
+        "round, rule, policy, operator, episodes, succeeded, alone, seconds, ticks, frames, new ticks",
         [
             (
                 f"{v.manifest.round:03d}",
@@ -92,6 +103,7 @@ def _inspect(options: argparse.Namespace) -> None:
                 v.manifest.operator_id or "-",
                 len(v.manifest.episodes),
                 sum(e.success for e in v.manifest.episodes),
+                alone(v.manifest),
                 round(v.seconds, 1),
                 sum(v.labels.values()),
                 v.frames,

@@ -1,4 +1,4 @@
-"""The verbs that learn, in simulation: `run` and `compare`."""
+"""The verbs that learn: `run` and `compare`, in simulation, and `train`, from what a robot recorded."""
 
 from __future__ import annotations
 
@@ -103,6 +103,27 @@ def add_verbs(verbs: Verbs) -> None:
     add_training_options(compare)
     compare.set_defaults(run=_compare)
 
+    train = verbs.add_parser("train", help="train the next policy on every round that was recorded in a run")
+    train.add_argument("run_folder", metavar="run", type=Path, help="folder with rounds/; it gets policies/pi_NNN")
+    train.add_argument(
+        "--contract",
+        type=Path,
+        help="task contract (default: contract.yaml of the run); put into the run where there is none",
+    )
+    train.add_argument(
+        "--rule",
+        choices=tuple(RULES),
+        help="that it is to drive under next; of safe, lazy, ensemble and thrifty the limits are fitted for it "
+        "(default: that of the last round)",
+    )
+    train.add_argument(
+        "--budget", type=float, help="of rule thrifty: share of the policy's ticks at which it may ask (default: 0.01)"
+    )
+    train.add_argument("--max-labels", type=int, help="learn from the first so many labels (default: from all)")
+    train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    add_training_options(train)
+    train.set_defaults(run=_train)
+
 
 def _run(options: argparse.Namespace) -> None:
     from dagger_ros.dagger import RunConfig, run
@@ -198,6 +219,70 @@ def _compare(options: argparse.Namespace) -> None:
     )
     print(f"\n{table_of(outcomes, against_reference(outcomes, contract))}")
     print(f"\ntables: {options.out / 'table.md'}, {options.out / 'table.csv'}, {options.out / 'comparison.json'}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from dagger_ros.dagger import policy_folder, train_policy
+    from dagger_ros.dataset import keep_contract, load_round, round_folder, round_folders, unlisted_episodes
+    from dagger_ros.policy import read_checkpoint
+    from dagger_ros.supervisor import ROBOT_GATED, RuleOptions
+
+    run, training = options.run_folder, training_of(options)
+    rounds = round_folders(run)
+    path = options.contract or run / "contract.yaml"
+    if not path.exists():
+        raise DaggerError(f"{path}: expected the contract of the run; there is none. Give it with --contract FILE")
+    contract = load_contract(path)
+    training.check(contract)
+    for name, least in (("max_labels", 1), ("seed", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise DaggerError(f"{name}: expected a whole number >= {least}, got {value}")
+    rule = options.rule or load_round(rounds[-1], contract).rule
+    if options.budget is not None and rule != "thrifty":
+        raise DaggerError(f"budget: expected only with rule thrifty, got {options.budget} with rule {rule}")
+    rule_options = RuleOptions() if options.budget is None else RuleOptions(budget=options.budget)
+    for folder in rounds:
+        if unlisted := unlisted_episodes(folder):
+            raise DaggerError(
+                f"{folder}: expected every finished episode in its manifest; {', '.join(map(str, unlisted))} not in "
+                f"it. End the recorder, which writes it, or run `dagger-ros recover {run}`"
+            )
+    policy = policy_folder(run, int(rounds[-1].name))
+    if policy.exists():
+        raise DaggerError(
+            f"{policy}: expected a round that no policy was trained after yet; this one was. Record the next round "
+            "with it, or move it away if it never drove"
+        )
+    keep_contract(rounds[-1], contract, path.read_text(encoding="utf-8"))
+    train_policy(
+        run,
+        contract,
+        rounds,
+        training,
+        rule=rule,
+        budget=rule_options.budget,
+        seed=options.seed,
+        max_labels=options.max_labels,
+        stage=bar,
+    )
+    about, _ = read_checkpoint(policy, contract)
+    said = about.training
+    count = f"{said['frames']['learned']} labels" + (f" ({n} left out)" if (n := said["frames"]["left_out"]) else "")
+    episodes = sum(source["episodes"] for source in about.trained_on)
+    print(f"{contract.name} {about.name}: learned from {count} of {len(rounds)} rounds with {episodes} episodes")
+    held = said["validation_frames"]
+    print(
+        f"loss {said['loss']:.4g}"
+        + (f"; on {held} labels of the validation split {said['validation_loss']:.4g}" if held else "")
+    )
+    if rule in ROBOT_GATED:
+        print(f"limits of rule {rule}: {', '.join(f'{name} {x:.4g}' for name, x in about.limits['ask'].items())}")
+    print(f"policy: {policy}")
+    print(
+        f"next round: ros2 launch dagger_ros robot.launch.py contract:={path} policy:={policy} rule:={rule} "
+        f"out:={round_folder(run, about.round + 1)}"
+    )
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dagger_ros.contract import Contract, DaggerError
-from dagger_ros.contract.files import write_file
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode
 from dagger_ros.dataset.foreign import ForeignBag
 from dagger_ros.dataset.offline import write_rows
 from dagger_ros.dataset.rounds import (
     contract_of_run,
     episode_folder,
+    keep_contract,
     load_round,
     manifest_sha256,
     recorded_episodes,
@@ -100,9 +100,7 @@ def import_bag(
         if isinstance(hashes, dict) and set(bag.sha256.values()) & set(hashes.values()):
             raise DaggerError(f"{bag.path}: expected a bag that was not imported yet; it is episode {i} of {folder}")
     text = contract_path.read_text(encoding="utf-8")
-    copy = contract_of_run(folder, contract)
-    if copy is not None and not copy.exists():
-        write_file(copy, text.encode())
+    keep_contract(folder, contract, text)
     rows = bag.rows.copy()
     episode = max(taken, default=-1) + 1
     rows["round"], rows["episode"], rows["operator_id"] = 0, episode, operator_id.encode("ascii", "replace")

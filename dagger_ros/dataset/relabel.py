@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from dagger_ros.contract import RowLayout
-from dagger_ros.contract.files import write_file
 from dagger_ros.dataset.about import RELABELLED, BagAbout
 from dagger_ros.dataset.bag import DECISION, plant_topics
 from dagger_ros.dataset.contents import HEAD, Contents, read_contents, read_in_turn
 from dagger_ros.dataset.episode import EpisodeInfo, read_episode
 from dagger_ros.dataset.offline import write_rows
-from dagger_ros.dataset.rounds import contract_of_run, episode_folder, load_round, manifest_sha256
+from dagger_ros.dataset.rounds import contract_of_run, episode_folder, keep_contract, load_round, manifest_sha256
 from dagger_ros.dataset.rows import Rows
 
 __all__ = ["write_relabelled"]
@@ -42,15 +41,14 @@ def write_relabelled(bag: Path, about: BagAbout, rows: Rows, round_: Path, *, op
             contract, or the disk does not take it.
     """
     contract = about.contract
-    copy = contract_of_run(round_, contract)
+    contract_of_run(round_, contract)
     if manifest_sha256(round_):
         load_round(round_, contract)
     topics = plant_topics(contract)
     contents = read_contents(bag, lambda topic, type_: HEAD if topic in topics or type_ == DECISION else 0)
     definitions = {messages.type: messages.definition for messages in contents.topics.values()}
     info = replace(read_episode(bag.parent), operator_id=operator_id, acts=[])
-    if copy is not None and not copy.exists():
-        write_file(copy, about.contract_text.encode())
+    keep_contract(round_, contract, about.contract_text)
     return write_rows(
         episode_folder(round_, about.episode),
         rows,

@@ -36,6 +36,7 @@ __all__ = [
     "contract_of_run",
     "episode_folder",
     "finish_round",
+    "keep_contract",
     "labelled_frames",
     "load_round",
     "manifest_sha256",
@@ -185,6 +186,23 @@ def contract_of_run(folder: Path, contract: Contract) -> Path | None:
                 f"({there.name}); frames of different contracts do not mix"
             )
     return path
+
+
+def keep_contract(folder: Path, contract: Contract, text: str) -> None:
+    """Puts the contract into the run that a round belongs to, where it is not there yet.
+
+    Args:
+        folder: Of the round.
+        contract: That the round is of.
+        text: Of its file.
+
+    Raises:
+        DaggerError: If the run is of another one.
+        OSError: If the disk does not take it.
+    """
+    path = contract_of_run(folder, contract)
+    if path is not None and not path.exists():
+        write_file(path, text.encode())
 
 
 def episode_folder(round_: Path, index: int) -> Path:

@@ -9,7 +9,7 @@ from dagger_ros.evaluation.panel import (
     load_panel,
     same_rollouts,
 )
-from dagger_ros.evaluation.report import RESULT_SCHEMA, write_report
+from dagger_ros.evaluation.report import RESULT_SCHEMA, Stage, write_report
 from dagger_ros.evaluation.runner import ENGINES, PanelRunner, check_result, run_rollout, trace_path
 from dagger_ros.evaluation.statistics import (
     FEWEST_PAIRS,
@@ -37,6 +37,7 @@ __all__ = [
     "RolloutKey",
     "RolloutResult",
     "Shift",
+    "Stage",
     "Trace",
     "Trend",
     "against",

@@ -22,8 +22,12 @@ from dagger_ros.dataset import (
     EpisodeInfo,
     RecordedTopic,
     act_of,
+    contract_of_run,
     episode_folder,
     finish_round,
+    keep_contract,
+    load_round,
+    manifest_sha256,
     recorded_episodes,
     unfinished_episodes,
     write_episode,
@@ -110,6 +114,11 @@ class AggregatorNode(ManagedNode):
         if problem := _problem_of(out):
             raise DaggerError(f"aggregator: expected {problem}")
         self._out = Path(out)
+        name = self._out.absolute().name
+        if contract_of_run(self._out, self.contract) and name.isdigit() and int(name) != self._round:
+            raise DaggerError(f"aggregator: expected round {int(name)} for the folder {out}, got round {self._round}")
+        if manifest_sha256(self._out):
+            load_round(self._out, self.contract)
         self._contract_text = Path(self.contract_path).read_text(encoding="utf-8")
         left = len(unfinished_episodes(self._out))
         if left:
@@ -213,6 +222,10 @@ class AggregatorNode(ManagedNode):
             taken = [int(p.name) for p in episodes.glob("[0-9]*")]
         except OSError as error:
             raise DaggerError(f"{episodes}: expected a folder that can be written; {error}") from error
+        try:
+            keep_contract(self._out, self.contract, self._contract_text)
+        except OSError as error:
+            raise DaggerError(f"{self._out}: expected a run that can be written; {error}") from error
         self._episode = max(taken, default=-1) + 1
         self._seed, self._started_ns = seed, self._now_ns()
         about = {

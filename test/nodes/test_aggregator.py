@@ -466,3 +466,26 @@ def test_folder_below_a_file_is_refused_at_the_start(ros_domain: int, tmp_path: 
         DaggerError, match=r"expected a folder that can be written .* got .*/file/round: Not a directory"
     ):
         Recorder(ros_domain, tmp_path / "file" / "round")
+
+
+def test_round_of_a_run_brings_its_contract_into_it(ros_domain: int, tmp_path: Path) -> None:
+    recorder = Recorder(ros_domain, tmp_path / "run/rounds/001")
+    assert not (tmp_path / "run").exists()
+    recorder.started()
+    assert (tmp_path / "run/contract.yaml").read_bytes() == contract_path("peg").read_bytes()
+    recorder.end()
+
+
+@pytest.mark.parametrize(
+    ("task", "number", "message"),
+    [
+        ("lane", "001", r"contract.yaml: expected contract .* \(peg\), found .* \(lane\)"),
+        ("peg", "002", r"expected round 2 for the folder .*rounds/002, got round 1"),
+    ],
+)
+def test_round_of_another_run_is_refused_at_the_start(
+    ros_domain: int, tmp_path: Path, task: str, number: str, message: str
+) -> None:
+    (tmp_path / "contract.yaml").write_bytes(contract_path(task).read_bytes())
+    with pytest.raises(DaggerError, match=message):
+        Recorder(ros_domain, tmp_path / "rounds" / number)
