@@ -1,7 +1,6 @@
 """Robot: supervisor, policy, expert and recording beside a robot whose driver runs already.
 
-ros2 launch dagger_ros robot.launch.py contract:=my_arm.yaml policy:=runs/my_arm/policies/pi_001 \
-  out:=runs/my_arm/rounds/002
+ros2 launch dagger_ros robot.launch.py contract:=my_arm.yaml policy:=runs/a/policies/pi_001 out:=runs/a/rounds/002
 
 The supervisor boots LOCKED and stays so until a person calls its service `arm`; /diagnostics says what it waits for.
 Nothing is started again: when one process ends, all do, and the last command that goes out is the supervisor's stop.
