@@ -60,6 +60,7 @@ class Act(enum.IntEnum):
     DISCARD = 9
     UNDO = 10
     REASON = 11
+    BEGIN = 12
 
 
 class Intent(enum.IntFlag):

@@ -69,6 +69,7 @@ class Joystick(Part):
     hold: Name | None = None
     resume: Name | None = None
     estop: Name | None = None
+    begin: Name | None = None
     success: Name | None = None
     failure: Mapping[Name, Name] = Field(default_factory=dict)  # button by failure label of the task
     discard: Name | None = None
@@ -77,7 +78,7 @@ class Joystick(Part):
 
     def buttons(self) -> dict[str, str]:
         """Button of each act that has one, by its key in the contract."""
-        named = ("deadman", "arm", "hold", "resume", "estop", "success", "discard", "undo")
+        named = ("deadman", "arm", "hold", "resume", "estop", "begin", "success", "discard", "undo")
         buttons = {name: button for name in named if (button := getattr(self, name)) is not None}
         buttons |= {f"failure.{label}": button for label, button in self.failure.items()}
         buttons |= {f"reasons.{reason}": button for reason, button in self.reasons.items()}

@@ -369,8 +369,11 @@ class Contract(Part):
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over the content, 64 hex digits; comments, key order and layout of the file do not count."""
-        content = self.model_dump(mode="json", by_alias=True)
+        """SHA-256 over the content, 64 hex digits; comments, key order and layout of the file do not count.
+
+        A key that says nothing is not in it, so that a key which a later version may know changes no older contract.
+        """
+        content = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

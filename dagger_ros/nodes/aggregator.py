@@ -138,7 +138,7 @@ class AggregatorNode(ManagedNode):
         # Of the open episode: the newest decision, how many there were, and what is kept; None: everything.
         self._last_decision, self._decisions = b"", 0
         self._filter: CorrectionFilter | None = None
-        self._problem = ""
+        self._problem = self._refused = ""
         self._acts = ActLog(self.contract)
         self._next_seed = next_seed
         self._drives_simulation = next_seed >= 0
@@ -165,6 +165,7 @@ class AggregatorNode(ManagedNode):
         values: dict[str, object] = {"out": self._out, "keep": self._keep, "free_gb": f"{free * 1e-9:.1f}"}
         words = [] if free > _LEAST_FREE_BYTES else [f"only {free * 1e-6:.0f} MB are free for {self._out}"]
         if self._bag is None:
+            words += [self._refused] if self._refused else []
             return LEVEL_WARN if words else LEVEL_OK, ", ".join(["not recording", *words]), values
         if not self.lockstep:  # there time is the simulation's, and who writes waits for who reads
             rates_hz, slow = self._traffic.measure(self.monotonic_ns())
@@ -205,7 +206,8 @@ class AggregatorNode(ManagedNode):
             self._problem = str(error)
             self.get_logger().error(self._problem, throttle_duration_sec=10.0)
             raise
-        self._last_decision, self._decisions, self._problem, self._acts = b"", 0, "", ActLog(self.contract)
+        self._last_decision, self._decisions, self._acts = b"", 0, ActLog(self.contract)
+        self._problem = self._refused = ""
         self._filter = None
         if self._keep == "corrections":
             self._filter = CorrectionFilter(
@@ -214,6 +216,7 @@ class AggregatorNode(ManagedNode):
         self._traffic.begin()
         self._first_tick = self._last_tick = None
         self._announce(EpisodeEvent.STARTED)
+        self._say(f"recording episode {self._episode}")
         return self._episode
 
     def _open(self, seed: int) -> BagWriter:
@@ -287,7 +290,13 @@ class AggregatorNode(ManagedNode):
             self._abandon(bag, error)
             raise DaggerError(self._problem) from error
         self._announce(EpisodeEvent.FINISHED, success=success, failure=failure, metric=metric)
+        self._say(f"episode {self._episode} finished: {'success' if success else failure or 'no success'}")
         return True
+
+    def _say(self, text: str) -> None:
+        """For who stands at the robot; a graph in lockstep has a thousand episodes."""
+        if not self.lockstep:
+            self.get_logger().info(text)
 
     def _discarded(self, *, asked: bool) -> str:
         never = self._keep == "corrections" and not asked
@@ -336,7 +345,7 @@ class AggregatorNode(ManagedNode):
         self._traffic.take(topic, self.monotonic_ns(), info)
         if self._bag is None:
             if topic == "expert/act":
-                self._say_lost(deserialize_message(data, OperatorAct))
+                self._on_act_between(deserialize_message(data, OperatorAct))
             return
         # In real time what still comes from before the reset is not of this episode.
         if self._drives_simulation and not self.lockstep and self._first_tick is None:
@@ -358,6 +367,8 @@ class AggregatorNode(ManagedNode):
 
     def _on_act(self, act: Any) -> None:
         """Keeps what the operator did, and ends the episode where that was the act."""
+        if act.act == Act.BEGIN:
+            self.get_logger().warning(f"begin of the pad has no effect: episode {self._episode} is being recorded")
         if not self._acts.take(act):
             return
         self._drain()  # what was sent before belongs to the episode
@@ -367,9 +378,15 @@ class AggregatorNode(ManagedNode):
         except DaggerError as error:
             self.get_logger().error(str(error))
 
-    def _say_lost(self, act: Any) -> None:
-        """What is about an episode finds none."""
-        if act.act in (*ENDS, Act.UNDO):
+    def _on_act_between(self, act: Any) -> None:
+        """Begins an episode where that is the act; what is about one finds none."""
+        if act.act == Act.BEGIN and act.contract_sha256 == self.contract.sha256:
+            try:
+                self._begin_episode(seed=-1)
+            except DaggerError as error:
+                self._refused = f"the pad's begin was refused: {error}"
+                self.get_logger().warning(self._refused)
+        elif act.act in (*ENDS, Act.UNDO):
             self.get_logger().warning(f"{act_of(act)['act']} of the pad has no effect: no episode is being recorded")
 
     def _abandon(self, bag: BagWriter, error: OSError) -> None:
@@ -423,15 +440,19 @@ class AggregatorNode(ManagedNode):
             self._next_simulated_episode()
 
     def _on_start(self, request: Any, response: Any) -> Any:
-        self._drain()  # so that nothing looks old that only waits to be taken
         try:
-            if missing := self._traffic.missing(self.monotonic_ns()):
-                raise DaggerError("expected every observation and the decisions to come in; " + "; ".join(missing))
-            response.episode = self.start(request.seed)
+            response.episode = self._begin_episode(request.seed)
             response.success, response.message = True, f"recording episode {self._episode}"
         except DaggerError as error:
             response.success, response.message, response.episode = False, str(error), -1
         return response
+
+    def _begin_episode(self, seed: int) -> int:
+        """Opens the episode that a person asks for, as `start` does, if everything comes in that it needs."""
+        self._drain()  # so that nothing looks old that only waits to be taken
+        if missing := self._traffic.missing(self.monotonic_ns()):
+            raise DaggerError("expected every observation and the decisions to come in; " + "; ".join(missing))
+        return self.start(seed)
 
     def _on_stop(self, request: Any, response: Any) -> Any:
         self._drain()  # what was sent before the request belongs to the episode

@@ -489,3 +489,32 @@ def test_round_of_another_run_is_refused_at_the_start(
     (tmp_path / "contract.yaml").write_bytes(contract_path(task).read_bytes())
     with pytest.raises(DaggerError, match=message):
         Recorder(ros_domain, tmp_path / "rounds" / number)
+
+
+def press(recorder: Recorder, act: Act, sha256: str | None = None) -> None:
+    recorder.receive("expert/act", OperatorAct(act=act, contract_sha256=sha256 or recorder.contract.sha256))
+
+
+def test_episodes_begin_and_end_at_the_pad(recorder: Recorder, folder: Path) -> None:
+    press(recorder, Act.BEGIN)
+    level, text, _ = recorder.node.verdict()
+    assert level == LEVEL_WARN
+    assert "the pad's begin was refused: expected every observation and the decisions to come in" in text
+    for topic in recorder.contract.topics:
+        recorder.hear(topic)
+    recorder.decide()
+    press(recorder, Act.BEGIN, "of another contract")
+    assert not (folder / "episodes").exists()
+    press(recorder, Act.BEGIN)
+    assert recorder.node.verdict()[1].startswith("recording episode 0")
+    recorder.decide(tick=1)
+    press(recorder, Act.BEGIN)  # of no effect while one is recorded
+    press(recorder, Act.SUCCESS)
+    info = read_episode(folder / "episodes/000000")
+    assert (info.success, [act["act"] for act in info.acts]) == (True, ["begin", "success"])
+    assert recorder.node.verdict()[:2] == (LEVEL_OK, "not recording")
+    for topic in recorder.contract.topics:
+        recorder.hear(topic)
+    recorder.decide(tick=2)
+    press(recorder, Act.BEGIN)
+    assert recorder.node.verdict()[1].startswith("recording episode 1")
