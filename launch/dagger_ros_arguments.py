@@ -160,10 +160,14 @@ def load_contract(path):
 
 
 def on_this_machine(function):
-    """What a function of the context starts: it talks on this machine only, unless the environment says otherwise."""
+    """What a function of the context starts: it talks on this machine only, unless the environment says otherwise.
+
+    And it ends with this launch, also if that was killed.
+    """
 
     def settings(_context):
         found = imported("dagger_ros.nodes.network").network_settings(os.environ)
+        found[imported("dagger_ros.nodes.base").LAUNCHER] = str(os.getpid())
         return [SetEnvironmentVariable(name, value) for name, value in found.items()]
 
     return GroupAction([OpaqueFunction(function=settings), OpaqueFunction(function=function)])

@@ -347,7 +347,7 @@ def load_round(folder: Path, contract: Contract) -> Round:
         result = read_record(path, Round, _WHAT, _SCHEMA)
     except FileNotFoundError as error:
         raise DaggerError(
-            f"{folder}: expected a finished round; there is no {_MANIFEST}, so it was interrupted "
+            f"{folder}: expected a finished round; there is no {_MANIFEST}: it is being recorded, or was interrupted "
             "(`dagger-ros recover` writes it)"
         ) from error
     numbers = [entry.episode for entry in result.episodes]

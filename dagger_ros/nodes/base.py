@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
+import signal
 import sys
 import time
 import traceback
@@ -27,6 +30,7 @@ from dagger_ros.nodes.realtime import Collector, Ticker, apply_settings, cores_o
 from dagger_ros.nodes.spin import Loop
 
 __all__ = [
+    "LAUNCHER",
     "LEVEL_ERROR",
     "LEVEL_OK",
     "LEVEL_WARN",
@@ -39,6 +43,9 @@ __all__ = [
 
 LEVEL_OK, LEVEL_WARN, LEVEL_ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
+# Process id of the launch that a node ends with, in the environment of the nodes that it starts.
+LAUNCHER = "DAGGER_ROS_LAUNCHER"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Longer than the supervisor takes to stop the robot; launch waits 5 s before it kills.
 _LONGEST_OUTLIVING_S = 3.0
 
@@ -362,7 +369,9 @@ class ManagedNode(LifecycleNodeMixin, ContractNode):
 
 
 def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None) -> None:
-    """Runs a node until it is told to end: SIGINT, SIGTERM, shutdown of the context or the end of its life cycle.
+    """Runs a node until it is told to end: by SIGINT, SIGTERM or SIGHUP, or the end of its context or its life cycle.
+
+    It ends with the launch that started it, too.
 
     Messages stay on this machine, and go over UDP, unless the environment says otherwise.
 
@@ -371,6 +380,7 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
     stay_on_this_machine()
     rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     told = _stop_on_signals()
+    _end_with_launcher()
     try:
         node = make()
     except (DaggerError, ParameterException, InvalidParameterTypeException) as error:
@@ -398,9 +408,13 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
 
 def _stop_on_signals() -> Callable[[], bool]:
     """Lets a signal end the loop instead of the context, so that a last command can still go out."""
-    import signal
-
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda signum, _frame: received.append(signum))
     return lambda: bool(received)
+
+
+def _end_with_launcher() -> None:
+    """Has Linux send SIGTERM when the launch is gone: it starts nobody again then, and nobody reads the log."""
+    if sys.platform == "linux" and os.environ.get(LAUNCHER) == str(os.getppid()):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

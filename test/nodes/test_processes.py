@@ -176,3 +176,24 @@ def test_node_with_a_wrong_parameter_says_so_and_exits_with_2(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert result.returncode == 2
+
+
+LAUNCH = """
+import os, subprocess, sys
+os.environ["DAGGER_ROS_LAUNCHER"] = str(os.getpid())
+node = subprocess.Popen([sys.executable, "-m", "dagger_ros.nodes.mujoco_bridge", *sys.argv[1:]])
+print(node.pid, flush=True)
+node.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent ended")
+def test_node_ends_with_a_launch_that_was_killed(ros_domain: int, tmp_path: Path) -> None:
+    with running_graph(ros_domain, tmp_path) as processes:
+        arguments = ["--ros-args", "-p", f"contract:={contract_path('peg')}"]
+        processes.start_command("launch", [sys.executable, "-c", LAUNCH, *arguments])
+        processes.wait_for(lambda: processes.has_publishers("sim/tick"))
+        node = Path("/proc") / (tmp_path / "launch.log").read_text().split()[0]
+        assert node.exists()
+        processes.kill("launch")
+        processes.wait_for(lambda: not node.exists())
