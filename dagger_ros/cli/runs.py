@@ -270,7 +270,8 @@ def _train(options: argparse.Namespace) -> None:
     said = about.training
     count = f"{said['frames']['learned']} labels" + (f" ({n} left out)" if (n := said["frames"]["left_out"]) else "")
     episodes = sum(source["episodes"] for source in about.trained_on)
-    print(f"{contract.name} {about.name}: learned from {count} of {len(rounds)} rounds with {episodes} episodes")
+    numbers = ", ".join(folder.name for folder in rounds)
+    print(f"{contract.name} {about.name}: learned from {count}; rounds {numbers}, with {episodes} episodes")
     held = said["validation_frames"]
     print(
         f"loss {said['loss']:.4g}"

@@ -43,6 +43,7 @@ __all__ = [
 
 LEVEL_OK, LEVEL_WARN, LEVEL_ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Process id of the launch that a node ends with, in the environment of the nodes that it starts.
 LAUNCHER = "DAGGER_ROS_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -404,12 +405,15 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
             loop.close()
             node.destroy_node()
             rclpy.try_shutdown()
+            # Told again, as launch does after Ctrl-C: Python would die of it in its own end.
+            for number in _ENDS:
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _stop_on_signals() -> Callable[[], bool]:
     """Lets a signal end the loop instead of the context, so that a last command can still go out."""
     received: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDS:
         signal.signal(number, lambda signum, _frame: received.append(signum))
     return lambda: bool(received)
 
