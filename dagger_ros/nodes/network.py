@@ -21,14 +21,13 @@ _SAID = (TRANSPORT[0], _PROFILES, _RANGE, _LOCALHOST, "ROS_DISCOVERY_SERVER", "R
 
 
 def network_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """What to add to the environment of a process with nodes: UDP, and no socket to another machine.
+    """What to add to the environment of a process with nodes: UDP, no lookup of types, no socket to another machine.
 
     Args:
         environment: As it is; what it says already stays.
     """
     settings = dict([TRANSPORT])
-    if not any(name in environment for name in _SAID):
-        settings[_PROFILES] = _loopback()
+    settings[_PROFILES] = _profile("open" if any(name in environment for name in _SAID) else "loopback")
     return {name: value for name, value in settings.items() if name not in environment}
 
 
@@ -39,12 +38,17 @@ def stay_on_this_machine() -> None:
 
 def is_open(environment: Mapping[str, str]) -> bool:
     """Whether nodes with this environment find those of other machines, as far as it tells."""
-    if environment.get(_PROFILES) == _loopback():
+    if environment.get(_PROFILES) == _profile("loopback"):
         return False
     if _RANGE in environment:
         return environment[_RANGE].upper() not in ("LOCALHOST", "OFF")
     return environment.get(_LOCALHOST, "0") != "1"
 
 
-def _loopback() -> str:
-    return str(config_file("security/loopback.xml"))
+def _profile(name: str) -> str:
+    """A profile of Fast DDS.
+
+    Each does without the lookup of types, for which ROS has no use: its thread (`dds.tls.replies`) crashed a node in
+    one of about fifty starts of a graph.
+    """
+    return str(config_file(f"security/{name}.xml"))
