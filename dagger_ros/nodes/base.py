@@ -340,6 +340,12 @@ class ManagedNode(LifecycleNodeMixin, ContractNode):
         self.state, self.active = "unconfigured", False
         return TransitionCallbackReturn.SUCCESS
 
+    def destroy_node(self) -> None:
+        """Leaves nothing: the topic of its life cycle neither, which rclpy leaves until garbage is collected."""
+        super().destroy_node()
+        if machine := getattr(self, "_state_machine", None):  # none if it could not be made
+            machine.destroy_when_not_in_use()
+
     def _begin(self) -> None:
         autostart = self.given["autostart"]
         # In lockstep a graph in one process is made anew for each round, and nobody manages it.
