@@ -65,6 +65,8 @@ PATHS = {paths!r}
 
 
 def _start_with_ros():
+    if any(word.endswith("_local_setup_util_sh.py") for word in sys.orig_argv):
+        return  # local_setup.bash asks what the shell lacks; it takes what is set here for the shell's
     start_again = False
     for name, wanted in PATHS.items():
         present = [path for path in os.environ.get(name, "").split(os.pathsep) if path]
