@@ -7,6 +7,7 @@ from launch.actions import OpaqueFunction, RegisterEventHandler
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.impl.implementation_singleton import rclpy_implementation
 
 # How often a wait looks whether the launch is over.
 LOOK_S = 0.2
@@ -57,7 +58,7 @@ def bring_up_all(context, node, names):
                 event = Refused(f"{name} refused to be {words}, for the reason that it gives above; all are stopped")
                 context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, event)
                 return
-    except LaunchIsOverError:
+    except (LaunchIsOverError, rclpy_implementation.InvalidHandle):  # the node that asks goes with the launch
         return
 
 
