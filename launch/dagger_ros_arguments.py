@@ -5,6 +5,7 @@ import math
 import os
 from pathlib import Path
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch.actions import DeclareLaunchArgument, EmitEvent, GroupAction, OpaqueFunction, SetEnvironmentVariable
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
@@ -42,6 +43,28 @@ ARGUMENTS = {
             description="folder of a checkpoint, such as RUN/policies/pi_000; empty: no policy node",
         ),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of every node; empty: none"),
+        DeclareLaunchArgument(
+            "joy",
+            default_value="false",
+            choices=BOOLEAN,
+            description="true: start joy_node of the package joy, for expert:=joystick",
+        ),
+        DeclareLaunchArgument(
+            "pad",
+            default_value="xbox",
+            description="with expert:=joystick: a YAML file, or the name of one in config/joysticks",
+        ),
+        DeclareLaunchArgument(
+            "operator_id",
+            default_value="",
+            description="with expert:=joystick: who holds the pad; stands on each label",
+        ),
+        DeclareLaunchArgument(
+            "labels",
+            default_value="takeover",
+            choices=("takeover", "shadow"),
+            description="with expert:=joystick: the deadman takes control, or only says that the sticks are labels",
+        ),
         DeclareLaunchArgument(
             "out",
             default_value="",
@@ -142,6 +165,12 @@ class Given:
             return 0 if policy is None else 1
         return self.whole_number("round", least=0)
 
+    def hands(self, expert):
+        """What expert_label has to know of the person at the pad."""
+        if expert == "joystick" and not self.text("operator_id"):
+            raise RuntimeError("operator_id: expected who holds the pad, since it stands on each label; got nothing")
+        return {name: self.text(name) for name in ("pad", "operator_id", "labels")}
+
     def demonstrations(self, round_, policy):
         """Whether the expert drives and nobody else; if not, there has to be a policy."""
         rule = self.text("rule")
@@ -208,6 +237,31 @@ def dagger_node(given, executable, contract, *, lockstep=False, use_sim_time=Fal
         respawn_delay=RESPAWN_DELAY_S,
         on_exit=end_unless_crashed if again else end_all,
     )
+
+
+def pad_nodes(given, contract, *, use_sim_time):
+    """The driver of the pad, if it is asked for.
+
+    One at rest repeats itself, three times within the age at which it would count as gone.
+    """
+    if not given.flag("joy"):
+        return []
+    # Before anything runs: what launch has just started when it trips over a missing package, it may leave.
+    try:
+        get_package_prefix("joy")
+    except PackageNotFoundError as error:
+        raise RuntimeError("joy: expected the package joy, which is not installed (ros-DISTRO-joy)") from error
+    rate_hz = max(20.0, 3 / contract.timing.expert_max_age_s)
+    return [
+        Node(
+            package="joy",
+            executable="joy_node",
+            namespace=given.text("namespace"),
+            parameters=[{"autorepeat_rate": rate_hz, "use_sim_time": use_sim_time}],
+            output="screen",
+            on_exit=end_all,
+        )
+    ]
 
 
 def managed_names(given, executables):

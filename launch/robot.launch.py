@@ -9,10 +9,8 @@ Nothing is started again: when one process ends, all do, and the last command th
 import sys
 from pathlib import Path
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
-from launch_ros.actions import Node
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))
 from dagger_ros_arguments import (
@@ -20,10 +18,10 @@ from dagger_ros_arguments import (
     BOOLEAN,
     Given,
     dagger_node,
-    end_all,
     load_contract,
     managed_names,
     on_this_machine,
+    pad_nodes,
 )
 from dagger_ros_bring_up import bring_up
 
@@ -33,37 +31,17 @@ def generate_launch_description():
         DeclareLaunchArgument("contract", description="task contract of the robot, a YAML file; needed"),
         ARGUMENTS["policy"],
         ARGUMENTS["namespace"],
-        DeclareLaunchArgument(
-            "joy",
-            default_value="false",
-            choices=BOOLEAN,
-            description="true: start joy_node of the package joy, for expert:=joystick",
-        ),
+        ARGUMENTS["joy"],
         ARGUMENTS["rule"],
         ARGUMENTS["round"],
         DeclareLaunchArgument(
             "expert",
-            default_value="scripted",
-            choices=("scripted", "operator", "joystick", "none"),
-            description="the task's scripted expert, the simulated operator that takes over, a person at a pad, or "
-            "no expert node",
-        ),
-        DeclareLaunchArgument(
-            "pad",
-            default_value="xbox",
-            description="with expert:=joystick: a YAML file, or the name of one in config/joysticks",
-        ),
-        DeclareLaunchArgument(
-            "operator_id",
             default_value="",
-            description="with expert:=joystick: who holds the pad; stands on each label",
+            choices=("", "joystick", "scripted", "operator", "none"),
+            description="a person at a pad, the task's scripted expert, the simulated operator that takes over, or no "
+            "expert node; empty: joystick or scripted, as operator.source of the contract has it",
         ),
-        DeclareLaunchArgument(
-            "labels",
-            default_value="takeover",
-            choices=("takeover", "shadow"),
-            description="with expert:=joystick: the deadman takes control, or only says that the sticks are labels",
-        ),
+        *(ARGUMENTS[name] for name in ("pad", "operator_id", "labels")),
         ARGUMENTS["out"],
         DeclareLaunchArgument(
             "use_sim_time",
@@ -80,50 +58,25 @@ def generate_launch_description():
 def graph(context):
     """The nodes that the arguments ask for."""
     given = Given(context)
-    contract = given.existing("contract")
+    path = given.existing("contract")
+    contract = load_contract(path)
     policy, out = given.policy(), given.path("out")
-    rule, round_, expert = given.text("rule"), given.round(policy), given.text("expert")
+    rule, round_ = given.text("rule"), given.round(policy)
+    expert = given.text("expert") or contract.operator.source
     if given.demonstrations(round_, policy) and expert == "none":
         raise RuntimeError("expert: expected one that drives, since demonstrations are the expert's; got none")
-    if expert == "joystick" and not given.text("operator_id"):
-        raise RuntimeError("operator_id: expected who holds the pad, since it stands on each label; got nothing")
-    timing = load_contract(contract).timing
-    if given.flag("joy"):
-        check_joy()
+    hands, use_sim_time = given.hands(expert), given.flag("use_sim_time")
+    pads = pad_nodes(given, contract, use_sim_time=use_sim_time)
 
     def node(executable, **parameters):
-        return dagger_node(given, executable, contract, use_sim_time=given.flag("use_sim_time"), **parameters)
+        return dagger_node(given, executable, path, use_sim_time=use_sim_time, **parameters)
 
     # A person arms, whatever the parameter file says.
     nodes = [node("supervisor", rule=rule, round=round_, auto_arm=False, policy=str(policy or ""))]
     if policy is not None:
         nodes.append(node("policy", policy=str(policy)))
     if expert != "none":
-        hands = {name: given.text(name) for name in ("pad", "operator_id", "labels")}
         nodes.append(node("expert_label", expert=expert, **hands))
     if out is not None:
         nodes.append(node("aggregator", rule=rule, round=round_, out=str(out), simulation_seed=-1))
-    managed = bring_up(managed_names(given, [n.node_executable for n in nodes]))
-    if given.flag("joy"):
-        nodes.append(joy_node(given, timing))
-    return [*nodes, *managed]
-
-
-def joy_node(given, timing):
-    """The driver of the pad; one at rest repeats itself, three times within the age at which it would count as gone."""
-    return Node(
-        package="joy",
-        executable="joy_node",
-        namespace=given.text("namespace"),
-        parameters=[{"autorepeat_rate": max(20.0, 3 / timing.expert_max_age_s)}],
-        output="screen",
-        on_exit=end_all,
-    )
-
-
-def check_joy():
-    """Looks before anything runs: what launch has just started when it trips over a missing package, it may leave."""
-    try:
-        get_package_prefix("joy")
-    except PackageNotFoundError as error:
-        raise RuntimeError("joy: expected the package joy, which is not installed (ros-DISTRO-joy)") from error
+    return [*nodes, *bring_up(managed_names(given, [n.node_executable for n in nodes])), *pads]

@@ -2,6 +2,7 @@
 
 ros2 launch dagger_ros sim.launch.py                                       the expert demonstrates, in real time
 ros2 launch dagger_ros sim.launch.py policy:=runs/demo/policies/pi_006     a policy drives, an operator takes over
+ros2 launch dagger_ros sim.launch.py expert:=joystick joy:=true operator_id:=ada    you do, with a pad
 ros2 launch dagger_ros sim.launch.py lockstep:=true out:=/tmp/round_000    recorded, as fast as it goes
 """
 
@@ -20,6 +21,7 @@ from dagger_ros_arguments import (
     load_contract,
     managed_names,
     on_this_machine,
+    pad_nodes,
     shipped_contract,
     shipped_tasks,
 )
@@ -63,6 +65,14 @@ def generate_launch_description():
             choices=BOOLEAN,
             description="true: a new episode, with the next seed, when one is over; false: one episode, not recorded",
         ),
+        DeclareLaunchArgument(
+            "expert",
+            default_value="",
+            choices=("", "scripted", "operator", "joystick"),
+            description="the task's scripted expert, the simulated operator that takes over, or a person at a pad; "
+            "empty: operator under rule hg from round 1, else scripted",
+        ),
+        *(ARGUMENTS[name] for name in ("joy", "pad", "operator_id", "labels")),
         ARGUMENTS["out"],
         ARGUMENTS["respawn"],
         ARGUMENTS["node_config"],
@@ -80,7 +90,12 @@ def graph(context):
     repeat = given.flag("repeat")
     if out is not None and not repeat:
         raise RuntimeError("repeat: expected true with out, since recording goes on until it is stopped; got false")
-    load_contract(contract)
+    # As dagger_ros.sim.experts.labeller_of_rule has it.
+    expert = given.text("expert") or ("operator" if rule == "hg" and not demonstrations else "scripted")
+    if expert == "joystick" and given.flag("lockstep"):
+        raise RuntimeError("lockstep: expected false with expert:=joystick, for a person lives in real time; got true")
+    hands = given.hands(expert)
+    pads = pad_nodes(given, load_contract(contract), use_sim_time=True)
 
     def node(executable, **settings):
         common = {"lockstep": given.flag("lockstep"), "use_sim_time": True, "remappings": own_clock}
@@ -97,8 +112,7 @@ def graph(context):
             needs_policy=policy is not None,
             policy=str(policy or ""),
         ),
-        # As dagger_ros.sim.experts.labeller_of_rule has it.
-        node("expert_label", expert="operator" if rule == "hg" and not demonstrations else "scripted"),
+        node("expert_label", expert=expert, **hands),
     ]
     if policy is not None:
         nodes.append(node("policy", policy=str(policy)))
@@ -108,4 +122,4 @@ def graph(context):
         seed, repeat = -1, False
     # Its own time is not simulated: it is where that comes from.
     nodes.append(node("mujoco_bridge", seed=seed, repeat=repeat, use_sim_time=False))
-    return [*nodes, *bring_up(managed_names(given, [n.node_executable for n in nodes]))]
+    return [*nodes, *bring_up(managed_names(given, [n.node_executable for n in nodes])), *pads]

@@ -34,6 +34,8 @@ __all__ = ["LABELS", "JoyInput", "mapped_pad"]
 LABELS = ("takeover", "shadow")
 # joy_node lets a pad tremble for 1 s at a time.
 _TREMBLE_AGAIN_S = 0.8
+# A problem of which only a number changes is logged once.
+_WITHOUT_NUMBERS = str.maketrans("", "", "0123456789")
 
 
 def mapped_pad(contract: Contract, source: str | Path, pad: str) -> tuple[Joystick, Pad]:
@@ -128,9 +130,10 @@ class JoyInput:
             self._publish(Act.ESTOP)
         self._tremble()
         problem = self.problem()
-        if problem == self._said:
+        said = problem.translate(_WITHOUT_NUMBERS)
+        if said == self._said:
             return
-        self._said = problem
+        self._said = said
         if problem:
             self._node.get_logger().warning(f"hold: source=pad reason={problem}")
         else:

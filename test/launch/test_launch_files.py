@@ -165,7 +165,8 @@ class Launched:
         self.module = types.ModuleType(spec.name)
         self.module.__file__ = str(path)
         spec.loader.exec_module(self.module)
-        monkeypatch.setattr(sys.modules["dagger_ros_arguments"], "Node", Started)
+        self.shared = sys.modules["dagger_ros_arguments"]
+        monkeypatch.setattr(self.shared, "Node", Started)
         monkeypatch.setattr(self.module, "Node", Started, raising=False)
         monkeypatch.setattr(self.module, "bring_up", self._bring_up)
         if name == "replay":
@@ -217,7 +218,11 @@ def bag(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("sim", "contract headless lockstep namespace node_config out policy repeat respawn round rule seed task"),
+        (
+            "sim",
+            "contract expert headless joy labels lockstep namespace node_config operator_id out pad policy repeat "
+            "respawn round rule seed task",
+        ),
         (
             "robot",
             "contract expert joy labels namespace node_config operator_id out pad policy respawn round rule "
@@ -303,7 +308,7 @@ def test_nodes_are_brought_up_in_order_and_the_end_of_one_is_the_end_of_all(
     graph = robot.graph(contract=contract_path("peg"), policy=policy, out=tmp_path / "round", namespace="/left/")
     assert robot.brought_up == [f"/left/{name}" for name in MANAGED]
     assert all(graph[name].parameters["autostart"] is False for name in MANAGED)
-    assert all(node.settings["on_exit"] is robot.module.end_all for node in graph.values())
+    assert all(node.settings["on_exit"] is robot.shared.end_all for node in graph.values())
     assert not any(node.settings["respawn"] for node in graph.values())
 
 
@@ -335,13 +340,37 @@ def test_robot_is_armed_by_a_person_only(
     launched: Callable[[str], Launched], policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     robot = launched("robot")
-    monkeypatch.setattr(robot.module, "get_package_prefix", lambda name: f"/opt/{name}")
+    monkeypatch.setattr(robot.shared, "get_package_prefix", lambda name: f"/opt/{name}")
     graph = robot.graph(contract=contract_path("peg"), policy=policy, out=tmp_path / "round", joy="true")
     assert list(graph) == ["supervisor", "policy", "expert_label", "aggregator", "joy_node"]
     assert graph["supervisor"].parameters["auto_arm"] is False
     assert graph["aggregator"].parameters["simulation_seed"] == -1
     assert all(graph[name].parameters["lockstep"] is False for name in list(graph)[:4])
     assert graph["joy_node"].settings["package"] == "joy"
+    (parameters,) = graph["joy_node"].settings["parameters"]
+    assert parameters == {"autorepeat_rate": 30.0, "use_sim_time": False}
+    assert graph["expert_label"].parameters["expert"] == "scripted"  # as the contract has it
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("name", ["sim", "robot"])
+def test_a_person_may_hold_the_pad(name: str, launched: Callable[[str], Launched], tmp_path: Path) -> None:
+    started = launched(name)
+    text = contract_path("peg").read_text().replace("source: scripted", "source: joystick")
+    (tmp_path / "contract.yaml").write_text(text)
+    expert = {"sim": "joystick", "robot": ""}[name]
+    given = {"contract": tmp_path / "contract.yaml", "expert": expert, "pad": "playstation", "labels": "shadow"}
+    with pytest.raises(RuntimeError, match="operator_id: expected who holds the pad"):
+        started.graph(**given)
+    parameters = started.graph(**given, operator_id="ada")["expert_label"].parameters
+    hands = {"expert": "joystick", "pad": "playstation", "operator_id": "ada", "labels": "shadow"}
+    assert {name: parameters[name] for name in hands} == hands
+
+
+@pytest.mark.launch
+def test_round_is_that_of_its_folder(launched: Callable[[str], Launched], policy: Path, tmp_path: Path) -> None:
+    graph = launched("sim").graph(policy=policy, out=tmp_path / "rounds/007")
+    assert {graph[name].parameters["round"] for name in ("supervisor", "aggregator")} == {7}
 
 
 @pytest.mark.launch
@@ -400,6 +429,11 @@ def test_replay_never_commands_a_robot(namespace: str, launched: Callable[[str],
         ("sim", {"policy": "nowhere"}, "policy: expected a path that exists, got 'nowhere'"),
         ("sim", {"policy": "{tmp}"}, "policy: expected a folder with policy.json"),
         ("sim", {"contract": "nowhere.yaml"}, "contract: expected a path that exists, got 'nowhere.yaml'"),
+        (
+            "sim",
+            {"expert": "joystick", "operator_id": "ada", "lockstep": "true"},
+            "lockstep: expected false with expert:=joystick",
+        ),
         ("sim", {"round": "two"}, "round: expected a whole number >= 0, got 'two'"),
         ("sim", {"out": "{tmp}", "repeat": "false"}, "repeat: expected true with out"),
         ("sim", {"seed": -2}, "seed: expected a whole number >= -1, got '-2'"),
@@ -440,13 +474,13 @@ def test_contract_that_is_not_valid_is_refused_before_a_node_starts(
 def test_a_process_that_fails_ends_the_launch_with_an_error(launched: Callable[[str], Launched]) -> None:
     died = SimpleNamespace(process_name="supervisor-1", returncode=-9)
     with pytest.raises(RuntimeError, match="supervisor-1 ended with exit code -9"):
-        launched("robot").module.end_all(died, SimpleNamespace(is_shutdown=False))
+        launched("robot").shared.end_all(died, SimpleNamespace(is_shutdown=False))
 
 
 @pytest.mark.launch
 def test_a_process_that_ends_shuts_the_launch_down(launched: Callable[[str], Launched]) -> None:
     ended = SimpleNamespace(process_name="supervisor-1", returncode=0)
-    end_all = launched("robot").module.end_all
+    end_all = launched("robot").shared.end_all
     assert type(end_all(ended, SimpleNamespace(is_shutdown=False)).event).__name__ == "Shutdown"
     assert end_all(ended, SimpleNamespace(is_shutdown=True)) is None
 
