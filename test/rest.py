@@ -52,7 +52,7 @@ class Rest:
         self.policy_says = [0.1, 0.0, -0.1]
         self.policy_sha256 = "a" * 64
         self.takeover = False
-        self._sequence = 0
+        self.spoken = 0
         self._reader = StreamReader(self.contract.action)
         self._parts, self._publishers = {}, {}
         for topic in self.contract.topics:
@@ -75,14 +75,14 @@ class Rest:
         for topic, (writer, values) in self._parts.items():
             if topic not in self.silent:
                 self._publishers[topic].publish(writer.fill(values, now_ns))
-        common = {"contract_sha256": self.contract.sha256, "sequence": self._sequence, "tick": -1}
+        common = {"contract_sha256": self.contract.sha256, "sequence": self.spoken, "tick": -1}
         policy = PolicyAction(**common, policy="pi", policy_sha256=self.policy_sha256, action=self.policy_says)
         expert = ExpertAction(**common, operator_id="Ada", takeover=self.takeover, action=[0.0] * 3)
         for message, publisher, name in ((policy, self._policy, "policy"), (expert, self._expert, "expert")):
             stamp_from_ns(message.header.stamp, now_ns)
             if name not in self.silent:
                 publisher.publish(message)
-        self._sequence += 1
+        self.spoken += 1
 
     def until(self, done: Callable[[], bool], *, quiet: bool = False) -> None:
         end_s = time.monotonic() + PATIENCE_S

@@ -226,7 +226,7 @@ class SupervisorNode(ManagedNode):
         for _ in range(int(_LONGEST_STOP_S * 1e9 / self.period_ns)):
             if self._gate.at_rest:
                 break
-            self.steady.sleep_for(Duration(nanoseconds=self.period_ns))
+            self.steady.sleep_for(Duration(nanoseconds=self.period_ns), self.context)
             self.ticker.tick()
 
     def _reasons(self) -> Reason:

@@ -59,8 +59,8 @@ class Limits:
         found = content.get("rule", "none")
         if found != rule:
             raise DaggerError(
-                f"rule {rule}: expected a policy whose limits were fitted for this rule (trained by dagger-ros train or run "
-                f"--rule {rule}); found {found}"
+                f"rule {rule}: expected a policy whose limits were fitted for this rule (trained by dagger-ros train "
+                f"or run --rule {rule}); found {found}"
             )
         for side in ("ask", "back"):
             given = content.get(side)
