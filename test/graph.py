@@ -16,7 +16,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
-__all__ = ["PATIENCE_S", "Graph", "GraphError", "running_graph"]
+__all__ = ["PATIENCE_S", "Graph", "GraphError", "addresses_of", "running_graph"]
 
 # Not a measure of speed: how long a hung graph is waited for before it is given up.
 PATIENCE_S = 120.0
@@ -164,3 +164,17 @@ def running_graph(domain: int, log: Path) -> Iterator[Graph]:
         raise GraphError(f"ended with {codes}\n{graph.logs()}")
     if not graph.is_gone():
         raise GraphError(f"somebody of the process group {graph.group} is left")
+
+
+def addresses_of(pid: int) -> set[str]:
+    """Addresses of a process's UDP and TCP sockets."""
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+    inodes = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    found = set()
+    for table in ("udp", "udp6", "tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in inodes:
+                address = bytes.fromhex(fields[1].partition(":")[0])
+                found.add(".".join(map(str, address[::-1])) if len(address) == 4 else address.hex())
+    return found

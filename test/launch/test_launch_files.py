@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, contract_path
+from conftest import ROOT, contract_path, weak_policy
 from dagger_ros.contract import DaggerError, load_contract
 from dagger_ros.sim.experts import labeller_of_rule
 
@@ -489,9 +491,9 @@ RUN = """
 import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.launch_description_sources import AnyLaunchDescriptionSource
 path, *arguments = sys.argv[1:]
-source = PythonLaunchDescriptionSource(path)
+source = AnyLaunchDescriptionSource(path)
 service = LaunchService()
 pairs = [tuple(a.split(":=")) for a in arguments]
 service.include_launch_description(
@@ -499,18 +501,70 @@ service.include_launch_description(
 )
 sys.exit(service.run())
 """
+XML = """
+<launch>
+  <include file="{file}">
+    <arg name="out" value="{out}"/>
+    <arg name="namespace" value="sim"/>
+    <arg name="lockstep" value="true"/>
+  </include>
+</launch>
+"""
+YAML = """
+launch:
+- include:
+    file: "{file}"
+    arg:
+    - {{name: out, value: "{out}"}}
+    - {{name: namespace, value: sim}}
+    - {{name: lockstep, value: "true"}}
+"""
+
+
+class Running:
+    """A launch that runs, in a session of its own."""
+
+    def __init__(self, folder: Path, path: Path, *arguments: str) -> None:
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN, str(path), *arguments],
+                env=os.environ | {"ROS_LOG_DIR": str(folder)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def end(self) -> int:
+        """Ctrl-C, and the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(PATIENCE_S)
+
+    def members(self) -> list[int]:
+        """Processes of its session."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[3]) == self.process.pid:
+                    found.append(int(stat.parent.name))
+        return found
 
 
 @pytest.mark.launch
 @pytest.mark.ros
 @pytest.mark.mujoco
 @pytest.mark.slow
-@pytest.mark.parametrize("lockstep", ["false", "true"], ids=["real_time", "lockstep"])
-def test_expert_succeeds_in_sim_and_no_process_is_left_behind(lockstep: str, ros_domain: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["real_time", "lockstep", "xml", "yaml"])
+def test_expert_succeeds_in_sim_and_no_process_is_left_behind(way: str, ros_domain: int, tmp_path: Path) -> None:
     pytest.importorskip("launch_ros.actions", reason="launch and launch_ros are not on PyPI")
     rclpy = pytest.importorskip("rclpy")
     from dagger_ros.msg import EpisodeEvent
     from dagger_ros.nodes.qos import EVENT_QOS
+    from graph import addresses_of
 
     succeeded: list[Any] = []
 
@@ -524,28 +578,48 @@ def test_expert_succeeds_in_sim_and_no_process_is_left_behind(lockstep: str, ros
     listener.create_subscription(EpisodeEvent, "sim/episode", on_episode, EVENT_QOS)
     executor = rclpy.executors.SingleThreadedExecutor(context=context)
     executor.add_node(listener)
-    arguments = [f"lockstep:={lockstep}", f"out:={tmp_path / 'round'}", "namespace:=sim"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(ROOT / "launch/sim.launch.py"), *arguments],
-            env=os.environ | {"ROS_LOG_DIR": str(tmp_path)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    file, out = ROOT / "launch/sim.launch.py", tmp_path / "round"
+    if way in ("xml", "yaml"):
+        if not importlib.metadata.entry_points(group="launch.frontend.launch_extension"):
+            pytest.skip("launch_xml and launch_yaml are not on PyPI")
+        including = tmp_path / f"top.launch.{way}"
+        including.write_text({"xml": XML, "yaml": YAML}[way].format(file=file, out=out))
+        launch = Running(tmp_path, including)
+    else:
+        lockstep = str(way == "lockstep").lower()
+        launch = Running(tmp_path, file, f"lockstep:={lockstep}", f"out:={out}", "namespace:=sim")
     try:
         end_ns = listener.get_clock().now().nanoseconds + int(PATIENCE_S * 1e9)
         while not succeeded:
             executor.spin_once(timeout_sec=1.0)
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert listener.get_clock().now().nanoseconds < end_ns, (tmp_path / "log").read_text()
+            assert launch.process.poll() is None, launch.log
+            assert listener.get_clock().now().nanoseconds < end_ns, launch.log
+        members = launch.members()
+        addresses = {address for pid in members for address in addresses_of(pid)}
     finally:
-        process.send_signal(signal.SIGINT)
-        code = process.wait(PATIENCE_S)
+        code = launch.end()
         executor.shutdown()
         listener.destroy_node()
         context.try_shutdown()
-    assert code == 0, (tmp_path / "log").read_text()
-    assert list((tmp_path / "round/episodes").glob("*/episode.json"))
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody of its session is left
+    assert code == 0, launch.log
+    assert len(members) == 5  # launch, which has a node too, and four of ours
+    assert not {a for a in addresses if not a.startswith("127.") and a != "239.255.0.1"}
+    assert list(out.glob("episodes/*/episode.json"))
+    assert (out / "manifest.json").is_file()  # the recorder was told to end, and not killed
+    assert launch.members() == []
+
+
+@pytest.mark.launch
+@pytest.mark.ros
+@pytest.mark.mujoco
+@pytest.mark.slow
+def test_node_that_refuses_to_come_up_ends_the_launch_and_is_named(ros_domain: int, tmp_path: Path) -> None:
+    pytest.importorskip("launch_ros.actions", reason="launch and launch_ros are not on PyPI")
+    pytest.importorskip("rclpy")
+    policy = weak_policy("peg", tmp_path / "pi_000")
+    launch = Running(tmp_path, ROOT / "launch/sim.launch.py", "task:=lane", f"policy:={policy}", "namespace:=sim")
+    assert launch.process.wait(PATIENCE_S) == 1
+    assert "this policy was trained under another contract" in launch.log
+    assert "/sim/policy refused to be configured, for the reason that it gives above; all are stopped" in launch.log
+    assert "Traceback" not in launch.log
+    assert launch.members() == []

@@ -29,7 +29,7 @@ from dagger_ros.nodes.mujoco_bridge import MujocoBridgeNode
 from dagger_ros.nodes.policy import PolicyNode
 from dagger_ros.nodes.simulated_operator import SimulatedOperatorNode
 from dagger_ros.nodes.supervisor import SupervisorNode
-from graph import running_graph
+from graph import addresses_of, running_graph
 
 pytestmark = [pytest.mark.ros, pytest.mark.mujoco]
 
@@ -168,17 +168,3 @@ def test_sockets_of_this_process_are_found() -> None:
         other.bind(("0.0.0.0", 0))
         other.listen()
         assert {"127.0.0.1", "0.0.0.0"} <= addresses_of(os.getpid())
-
-
-def addresses_of(pid: int) -> set[str]:
-    """Addresses of a process's UDP and TCP sockets."""
-    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
-    inodes = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
-    found = set()
-    for table in ("udp", "udp6", "tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[9] in inodes:
-                address = bytes.fromhex(fields[1].partition(":")[0])
-                found.add(".".join(map(str, address[::-1])) if len(address) == 4 else address.hex())
-    return found
