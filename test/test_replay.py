@@ -14,7 +14,16 @@ import yaml
 from conftest import contract_path, limits_for, weak_policy
 from dagger_ros.cli import main
 from dagger_ros.contract import Act, DaggerError, InterventionReason, Label, RowLayout, load_contract
-from dagger_ros.dataset import BagWriter, RecordedTopic, finish_round, load_round, read_episode, read_rows, write_rows
+from dagger_ros.dataset import (
+    BagWriter,
+    RecordedTopic,
+    finish_round,
+    load_round,
+    read_episode,
+    read_rows,
+    round_folder,
+    write_rows,
+)
 from dagger_ros.dataset.about import find_bags, read_about, read_decided
 from dagger_ros.supervisor import GateSettings, RuleOptions
 
@@ -39,10 +48,11 @@ class Run:
 
     folder: Path
     policy: Path
+    index: int = 1
 
     @property
     def round(self) -> Path:
-        return self.folder / "rounds/001"
+        return round_folder(self.folder, self.index)
 
     @property
     def bag(self) -> Path:
@@ -51,7 +61,7 @@ class Run:
 
 def record(folder: Path, *, rule: str, round_index: int = 1) -> Run:
     policy = weak_policy("peg", folder / "policies/pi_000", limits=limits_for(rule))
-    run = Run(folder, policy)
+    run = Run(folder, policy, round_index)
     with LockstepGraph(
         PEG,
         rule=rule,
