@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import os
 import signal
@@ -49,6 +50,8 @@ LAUNCHER = "DAGGER_ROS_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Longer than the supervisor takes to stop the robot; launch waits 5 s before it kills.
 _LONGEST_OUTLIVING_S = 3.0
+# Fast DDS may deadlock while it takes leave (its issue 6502), holding the interpreter; it mostly needs 0.1 s.
+_LONGEST_LEAVE_S = 5.0
 
 
 def message_class(type_name: str) -> Any:
@@ -382,7 +385,8 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
 
     Messages stay on this machine, and go over UDP, unless the environment says otherwise.
 
-    Exits with 2 after one sentence on stderr if the node cannot start because of the user's input.
+    Exits with 2 after one sentence on stderr if the node cannot start because of the user's input, and with 1 after a
+    traceback if the middleware does not let go of a node that has ended in order.
     """
     stay_on_this_machine()
     rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
@@ -408,9 +412,11 @@ def run_node(make: Callable[[], ContractNode], args: Sequence[str] | None = None
             if rclpy.ok():
                 node.shut_down()
         finally:
+            faulthandler.dump_traceback_later(_LONGEST_LEAVE_S, exit=True)
             loop.close()
             node.destroy_node()
             rclpy.try_shutdown()
+            faulthandler.cancel_dump_traceback_later()
             # Told again, as launch does after Ctrl-C: Python would die of it in its own end.
             for number in _ENDS:
                 signal.signal(number, signal.SIG_IGN)

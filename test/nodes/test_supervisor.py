@@ -147,7 +147,7 @@ def test_wrong_parameter_is_refused(rest: Rest, parameters: dict[str, Any], mess
         SupervisorNode({"contract": PATH} | parameters, rest.node.context)
 
 
-_SCRIPT = """
+_FRAGILE = """
 from dagger_ros.nodes.base import run_node
 from dagger_ros.nodes.supervisor import SupervisorNode
 
@@ -160,8 +160,13 @@ run_node(Fragile)
 
 
 @pytest.fixture
-def process(rest: Rest) -> Iterator[Any]:
-    command = [sys.executable, "-c", _SCRIPT, "--ros-args", "-p", f"contract:={PATH}"]
+def script() -> str:
+    return _FRAGILE
+
+
+@pytest.fixture
+def process(rest: Rest, script: str) -> Iterator[Any]:
+    command = [sys.executable, "-c", script, "--ros-args", "-p", f"contract:={PATH}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as result:
         try:
             rest.drive()
@@ -185,3 +190,26 @@ def test_stop_goes_out_last_when_a_callback_fails(rest: Rest, process: Any) -> N
     rest.until(lambda: (rest.commands[-1] == 0).all(), quiet=True)
     assert process.returncode == 1
     assert b"RuntimeError: a bug" in process.stderr.read()
+
+
+_NEVER_LETS_GO = """
+import ctypes
+from dagger_ros.nodes import base
+from dagger_ros.nodes.supervisor import SupervisorNode
+
+class Stuck(SupervisorNode):
+    def destroy_node(self):
+        ctypes.PyDLL(None).sleep(1000)  # as a deadlock in the middleware does: it keeps the interpreter
+
+base._LONGEST_LEAVE_S = 0.1
+base.run_node(Stuck)
+"""
+
+
+@pytest.mark.parametrize("script", [_NEVER_LETS_GO])
+def test_node_that_the_middleware_does_not_let_go_ends_and_says_where(rest: Rest, process: Any) -> None:
+    process.send_signal(signal.SIGINT)
+    rest.until(lambda: process.poll() is not None)
+    assert process.returncode == 1
+    assert b"in destroy_node" in process.stderr.read()
+    rest.until(lambda: (rest.commands[-1] == 0).all(), quiet=True)
