@@ -50,7 +50,7 @@ LAUNCHER = "DAGGER_ROS_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Longer than the supervisor takes to stop the robot; launch waits 5 s before it kills.
 _LONGEST_OUTLIVING_S = 3.0
-# Fast DDS may deadlock while it takes leave (its issue 6502), holding the interpreter; it mostly needs 0.1 s.
+# Fast DDS lets go within 0.1 s; that of the PyPI wheels may never do so, nor let Python run: docs/troubleshooting.md.
 _LONGEST_LEAVE_S = 5.0
 
 

@@ -23,6 +23,7 @@ from dagger_ros.nodes.base import message_class
 from dagger_ros.nodes.qos import EVENT_QOS
 from dagger_ros.nodes.supervisor import SupervisorNode
 from dagger_ros.supervisor import Reason
+from graph import NOT_LET_GO
 from rest import PATH, PEG, Rest, rest_of_the_graph
 
 pytestmark = pytest.mark.ros
@@ -211,5 +212,5 @@ def test_node_that_the_middleware_does_not_let_go_ends_and_says_where(rest: Rest
     process.send_signal(signal.SIGINT)
     rest.until(lambda: process.poll() is not None)
     assert process.returncode == 1
-    assert b"in destroy_node" in process.stderr.read()
+    assert NOT_LET_GO.search(process.stderr.read().decode())
     rest.until(lambda: (rest.commands[-1] == 0).all(), quiet=True)
