@@ -4,6 +4,10 @@ PYTHON ?= python3
 TORCH ?=
 BIN := .venv/bin
 
+PYTEST := $(BIN)/python -m pytest --hypothesis-seed=0 --dist loadfile
+# Tests of graphs of processes, which have the cores for themselves.
+REAL_TIME := test/nodes test/launch
+
 export TORCH
 # One thread: small networks train faster, and results do not depend on the number of cores.
 export OMP_NUM_THREADS ?= 1
@@ -33,9 +37,10 @@ typecheck: env  ## mypy --strict
 	@$(BIN)/mypy
 
 test: lint typecheck  ## lint, typecheck and all tests; every line and branch of the supervisor
-	@$(BIN)/python -m pytest --hypothesis-seed=0 test/supervisor \
+	@$(PYTEST) -n 2 test/supervisor \
 		--cov=dagger_ros.supervisor --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@$(BIN)/python -m pytest --hypothesis-seed=0 --ignore=test/supervisor
+	@$(PYTEST) -n 2 --ignore=test/supervisor $(REAL_TIME:%=--ignore=%)
+	@$(PYTEST) $(REAL_TIME)
 
 mutation: env  ## change the supervisor in every small way: at least 95 % must be noticed (15 minutes)
 	@$(BIN)/python tools/mutation.py

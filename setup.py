@@ -54,6 +54,7 @@ TEST_REQUIRES = [
     "onnx>=1.14",
     "pytest>=8",
     "pytest-cov",
+    "pytest-xdist>=3",
     "ruff>=0.9",
     "types-PyYAML",
 ]

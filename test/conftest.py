@@ -17,8 +17,19 @@ from dagger_ros.policy import Checkpoint, save_checkpoint
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("peg", "lane")
 
+# Of n workers of pytest-xdist each has every n-th domain.
+_WORKER, _WORKERS = (
+    int(os.environ.get(f"PYTEST_XDIST_WORKER{key}", default).removeprefix("gw"))
+    for key, default in (("", "gw0"), ("_COUNT", "1"))
+)
+_RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 # 1 to 101 are free of the ports that Linux hands out by itself; the start differs from one run to the next beside it.
-_DOMAINS = itertools.cycle((os.getpid() * 7 + i) % 101 + 1 for i in range(101))
+_DOMAINS = itertools.cycle((_RUN * 7 + i) % 101 + 1 for i in range(_WORKER, 101, _WORKERS))
+
+
+def pytest_configure() -> None:
+    """What asks for no domain hears nothing of what else runs on this machine."""
+    os.environ["ROS_DOMAIN_ID"] = str(next_domain())
 
 
 def contract_path(task: str) -> Path:
