@@ -131,7 +131,7 @@ def test_pad_that_is_unplugged_holds_and_does_not_move_when_it_comes_back(scene:
     scene.silent |= {"joy"}
     scene.until_mode(Mode.HOLD)
     assert scene.reasons & Reason.EXPERT_NOT_FINITE
-    assert scene.kinds()[-1] is Act.RELEASE
+    scene.until(lambda: scene.kinds()[-1] is Act.RELEASE)
     scene.until(lambda: scene.commands[-1][0] == 0.0)
     before = len(scene.decisions)
     scene.silent -= {"joy"}  # repeats what it said: deadman pressed, stick at its stop

@@ -43,6 +43,8 @@ from dagger_ros.learning import TrainingSettings
 
 BC, SHIPPED = "ours, bc", "imitation DAgger, as it ships"
 _ONE = TrainingSettings(members=1, bootstrap=False)
+# From the weights of the round before, a quarter of the steps are enough.
+_WARM: dict[str, Any] = {"start": "previous", "steps": 1000}
 # What the peer is given to be as ours with one network: its size, batches, gradient steps and scales.
 _SIZED: dict[str, Any] = {
     "hidden": list(_ONE.hidden),
@@ -181,7 +183,9 @@ def _ours(labels: int, seed: int) -> dict[str, RunConfig]:
     one = common | {"training": _ONE}
     return {
         "ours, hg": RunConfig("hg", **common),
+        "ours, hg, warm": RunConfig("hg", training=TrainingSettings(**_WARM), **common),
         "ours, hg, one network": RunConfig("hg", **one),
+        "ours, hg, one network, warm": RunConfig("hg", training=replace(_ONE, **_WARM), **common),
         "ours, dagger": RunConfig("dagger", episodes=1, **common),
         "ours, dagger, one network": RunConfig("dagger", episodes=1, **one),
     }
@@ -193,9 +197,13 @@ def _theirs(options: argparse.Namespace, seed: int, demonstrations: int) -> dict
     first = _SEEDS_PER_RUN * (seed + 1)
     dagger = Job("dagger", contract, seed, labels, list(range(first, first + demonstrations)))
     bc = Job("bc", contract, seed, labels, list(range(first, first + _MOST_DEMONSTRATIONS)))
+    sized = replace(dagger, policy_drives=True, rounds=_ONE_EPISODE, **_SIZED)
     return {
         SHIPPED: replace(dagger, labels=max(labels, options.peer_labels)),
-        "imitation DAgger, sized as ours": replace(dagger, policy_drives=True, rounds=_ONE_EPISODE, **_SIZED),
+        "imitation DAgger, sized as ours": sized,
+        "imitation DAgger, sized as ours, a quarter of the steps": replace(
+            sized, training={"n_batches": _WARM["steps"]}
+        ),
         "imitation BC, as it ships": replace(bc, training={"n_epochs": _EPOCHS}),
         "imitation BC, sized as ours": replace(bc, **_SIZED),
     }
