@@ -4,19 +4,22 @@ PYTHON ?= python3
 TORCH ?=
 BIN := .venv/bin
 
-PYTEST := $(BIN)/python -m pytest --hypothesis-seed=0 --dist loadfile
-# Tests of graphs of processes, which have the cores for themselves.
+PYTEST := $(BIN)/python -m pytest --hypothesis-seed=0
+# Tests of graphs of processes, which mostly wait; the others run beside them, with what they leave of the cores.
 REAL_TIME := test/nodes test/launch
+BESIDE := nice -n 19 $(PYTEST) -n 2 --dist loadfile
 
 export TORCH
 # One thread: small networks train faster, and results do not depend on the number of cores.
 export OMP_NUM_THREADS ?= 1
 
 # `clean` and `env` must not overlap, and output of checks that run side by side is hard to read.
+ifeq ($(filter run-%,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test mutation lint typecheck bench clean
+.PHONY: help env demo test run-real-time run-others mutation lint typecheck bench clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,10 +40,16 @@ typecheck: env  ## mypy --strict
 	@$(BIN)/mypy
 
 test: lint typecheck  ## lint, typecheck and all tests; every line and branch of the supervisor
-	@$(PYTEST) -n 2 test/supervisor \
-		--cov=dagger_ros.supervisor --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@$(PYTEST) -n 2 --ignore=test/supervisor $(REAL_TIME:%=--ignore=%)
+	@mkdir -p build
+	@$(MAKE) --no-print-directory -j2 run-real-time run-others; status=$$?; cat build/others.log; exit $$status
+
+run-real-time:
 	@$(PYTEST) $(REAL_TIME)
+
+run-others:
+	@{ $(BESIDE) test/supervisor \
+		--cov=dagger_ros.supervisor --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 \
+	&& $(BESIDE) --ignore=test/supervisor $(REAL_TIME:%=--ignore=%); } > build/others.log 2>&1
 
 mutation: env  ## change the supervisor in every small way: at least 95 % must be noticed (15 minutes)
 	@$(BIN)/python tools/mutation.py
