@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from conftest import contract_path
 from dagger_ros.contract import Contract, DaggerError, load_contract
-from dagger_ros.doctor import Code, Snapshot, examine
+from dagger_ros.doctor import Code, Finding, Snapshot, examine
 
 rclpy = pytest.importorskip("rclpy")
 from geometry_msgs.msg import PoseStamped
@@ -44,15 +44,22 @@ class Scene:
         self.person, self.contract = person, contract
         self.supervisor, self.expert, self.aggregator = nodes
 
-    def until_found(self, *codes: Code, contract: Contract | None = None, **options: Any) -> dict[Code, str]:
-        """Looks until these are the findings: discovery and a busy machine take their time."""
+    def until(
+        self, done: Callable[[Snapshot, tuple[Finding, ...]], bool], *, contract: Contract | None = None, **options: Any
+    ) -> tuple[Snapshot, tuple[Finding, ...]]:
+        """Looks until it is so: discovery and a busy machine take their time."""
         end_s = time.monotonic() + PATIENCE_S
         while True:
             seen = self.look(**options)
-            words = {f.code: str(f) for f in examine(seen, contract or self.contract) if f.code not in ALWAYS}
-            if set(words) == set(codes):
-                return words
-            assert time.monotonic() < end_s, words
+            findings = examine(seen, contract or self.contract)
+            if done(seen, findings):
+                return seen, findings
+            assert time.monotonic() < end_s, findings
+
+    def until_found(self, *codes: Code) -> dict[Code, str]:
+        """Looks until these are the findings."""
+        _, found = self.until(lambda _, findings: {f.code for f in findings} - ALWAYS == set(codes))
+        return {finding.code: str(finding) for finding in found}
 
     def look(self, **options: Any) -> Snapshot:
         """While the graph goes on, in the thread of the test."""
@@ -98,12 +105,7 @@ def test_healthy_graph_gives_none(scene: Scene) -> None:
     scene.until_found()
     # The clock of a node that answers late is not known, and not held against it.
     clocks = dict.fromkeys(("/supervisor", "/rest", "/expert_label", "/aggregator"), False)
-    end_s = time.monotonic() + PATIENCE_S
-    while True:
-        seen = scene.look()
-        if {n.name: n.use_sim_time for n in seen.managed} == clocks:
-            break
-        assert time.monotonic() < end_s
+    seen, _ = scene.until(lambda seen, _: {n.name: n.use_sim_time for n in seen.managed} == clocks)
     assert seen.settings is not None
     assert seen.settings.needs_expert
     assert seen.writers_of("command") == ("/supervisor",)
@@ -148,10 +150,11 @@ def test_contract_that_differs_is_found_at_each_node(scene: Scene) -> None:
     content = scene.contract.model_dump(mode="json", by_alias=True)
     content["task"]["description"] += " Now."
     other = Contract.model_validate(content)
-    scene.until_found(Code.CONTRACT_DIFFERS, contract=other)
-    found = [f for f in examine(scene.look(), other) if f.code is Code.CONTRACT_DIFFERS]
-    assert [f.where for f in found] == ["/aggregator", "/expert_label", "/rest", "/supervisor"]
-    assert str(scene.expert.contract_path) in str(found[1])
+    expected = [(Code.CONTRACT_DIFFERS, node) for node in ("/aggregator", "/expert_label", "/rest", "/supervisor")]
+    _, found = scene.until(
+        lambda _, findings: [(f.code, f.where) for f in findings if f.code not in ALWAYS] == expected, contract=other
+    )
+    assert str(scene.expert.contract_path) in str(found)
 
 
 def test_node_that_is_not_active_is_found(scene: Scene) -> None:
