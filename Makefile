@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?=
 BIN := .venv/bin
 
-PYTEST := $(BIN)/python -m pytest --hypothesis-seed=0
+PYTEST := $(BIN)/python -m pytest
 # Tests of graphs of processes, which mostly wait; the others run beside them, with what they leave of the cores.
 REAL_TIME := test/nodes test/launch
 BESIDE := nice -n 19 $(PYTEST) -n 2 --dist loadfile

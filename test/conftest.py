@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck
 
 from dagger_ros.contract import Contract, RowLayout, load_contract
 from dagger_ros.policy import Checkpoint, save_checkpoint
@@ -25,6 +27,12 @@ _WORKER, _WORKERS = (
 _RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 # 1 to 101 are free of the ports that Linux hands out by itself; the start differs from one run to the next beside it.
 _DOMAINS = itertools.cycle((_RUN * 7 + i) % 101 + 1 for i in range(_WORKER, 101, _WORKERS))
+
+# The same examples each time, however long one takes.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

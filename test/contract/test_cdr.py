@@ -32,7 +32,7 @@ def both(stream: Stream, reader: CdrReader, message: Any) -> tuple[Any, Any]:
     return said[0], said[1]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(stream=streams(), seeds=SEEDS, whole=st.booleans())
 def test_bytes_say_what_the_message_says(stream: Stream, seeds: list[int], whole: bool) -> None:
     reader = CdrReader(stream)
@@ -44,7 +44,7 @@ def test_bytes_say_what_the_message_says(stream: Stream, seeds: list[int], whole
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # of a NaN that signals
 @pytest.mark.parametrize("type_", sorted(MESSAGE_TYPES))
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_bytes_that_are_cut_off_or_changed_raise_nothing(type_: str, data: st.DataObject, seed: int) -> None:
     stream = data.draw(streams(type_))

@@ -119,7 +119,7 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(limits=LIMITS, seed=st.integers(0, 2**32 - 1), restless=st.sampled_from([0.003, 0.05, 0.5]))
 def test_gate_decides_what_the_plain_one_does_bit_for_bit(limits: dict[str, float], seed: int, restless: float) -> None:
     from reference.plain_gate import PlainGate

@@ -54,7 +54,7 @@ def received(reader: Any, message: Any) -> Any:
 
 
 @pytest.mark.ros
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(contract=contracts(), seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=12), whole=st.booleans())
 def test_row_made_from_bytes_is_the_plain_one_bit_for_bit(contract: Contract, seeds: list[int], whole: bool) -> None:
     serialization = pytest.importorskip("rclpy.serialization")
@@ -82,7 +82,7 @@ def test_row_made_from_bytes_is_the_plain_one_bit_for_bit(contract: Contract, se
 
 
 @pytest.mark.ros
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(contract=contracts(), seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=30))
 def test_bytes_count_by_their_order_as_values_do(contract: Contract, seeds: list[int]) -> None:
     serialization = pytest.importorskip("rclpy.serialization")

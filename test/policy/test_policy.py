@@ -97,7 +97,7 @@ def test_checkpoint_says_what_it_was_trained_on(peg: Contract, tmp_path: Path) -
 
 
 @pytest.mark.torch
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(
     members=st.integers(1, 5),
     inputs=st.integers(1, 30),

@@ -20,7 +20,7 @@ KINDS = [("velocity", False), ("velocity", True), ("position", False), ("positio
 CONTRACTS = {kind: contract_of(kind[0], jerk=kind[1]) for kind in KINDS}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(KINDS), rule=st.integers(0, len(rules()) - 1), mix=MIXES)
 @pytest.mark.slow
 def test_no_command_breaks_a_limit_and_one_within_limits_passes_unchanged(
@@ -39,7 +39,7 @@ def test_world_of_the_property_lets_everybody_drive(kind: tuple[str, bool]) -> N
     assert all(modes[mode] > 50 for mode in Mode), modes
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(order=st.permutations(CHECKS), seed=st.integers(0, 2**32 - 1))
 def test_order_of_the_checks_does_not_matter(order: list[Any], seed: int) -> None:
     contract = CONTRACTS["position", False]
@@ -69,7 +69,7 @@ TICK = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.lists(TICK, min_size=1, max_size=30))
 def test_whatever_comes_in_what_goes_out_is_finite_bounded_and_within_the_rate(ticks: list[Any]) -> None:
     bench = Bench()
