@@ -111,6 +111,14 @@ def test_panel_leaves_the_same_bytes_on_one_and_on_two_processes(policies: dict[
     check_result(tmp_path / "1", load_contract(contract_path("peg")))
 
 
+def test_panel_leaves_the_same_bytes_on_a_ray_cluster(policies: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the optional package ray")
+    for engine in ("processes", "ray"):
+        with PanelRunner(contract_path("peg"), workers=2, engine=engine) as runner:
+            runner.run(small_panel(4, help="operator"), policies["peg"], tmp_path / engine)
+    assert files(tmp_path / "processes") == files(tmp_path / "ray")
+
+
 def test_panel_that_was_cut_short_goes_on_with_what_it_has(policies: dict[str, Path], tmp_path: Path) -> None:
     def stop_after_two() -> None:
         seen.append(1)
