@@ -13,7 +13,8 @@ export TORCH
 # One thread: small networks train faster, and results do not depend on the number of cores.
 export OMP_NUM_THREADS ?= 1
 
-# `clean` and `env` must not overlap, and output of checks that run side by side is hard to read.
+# `clean` and `env` must not overlap, and output of checks that run side by side is hard to read. Only the two halves of
+# `test` do, one of them into a file.
 ifeq ($(filter run-%,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif

@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, settings
 
 from dagger_ros.contract import Contract, RowLayout, load_contract
 from dagger_ros.policy import Checkpoint, save_checkpoint
@@ -20,24 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("peg", "lane")
 
 # Of n workers of pytest-xdist each has every n-th domain.
-_WORKER, _WORKERS = (
-    int(os.environ.get(f"PYTEST_XDIST_WORKER{key}", default).removeprefix("gw"))
-    for key, default in (("", "gw0"), ("_COUNT", "1"))
-)
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 # 1 to 101 are free of the ports that Linux hands out by itself; the start differs from one run to the next beside it.
 _DOMAINS = itertools.cycle((_RUN * 7 + i) % 101 + 1 for i in range(_WORKER, 101, _WORKERS))
 
-# The same examples each time, however long one takes.
-hypothesis.settings.register_profile(
-    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("tests")
-
 
 def pytest_configure() -> None:
-    """What asks for no domain hears nothing of what else runs on this machine."""
+    """Examples are the same each time, however long one takes; who asks for no domain has one of this run."""
     os.environ["ROS_DOMAIN_ID"] = str(next_domain())
+    settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("tests")
 
 
 def contract_path(task: str) -> Path:

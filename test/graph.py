@@ -25,7 +25,10 @@ PATIENCE_S = 120.0
 _ENDING_S = 20.0
 # What a node prints that has done all that is its own, and that Fast DDS of the wheels does not let go of: see
 # docs/troubleshooting.md.
-NOT_LET_GO = re.compile(r"^Timeout \(.* in destroy_node$", re.MULTILINE | re.DOTALL)
+NOT_LET_GO = re.compile(
+    r'^Timeout \(.*\(most recent call first\):\n  File "[^"]*rclpy/node\.py", line \d+ in destroy_node$',
+    re.MULTILINE | re.DOTALL,
+)
 # How long what the nodes that have ended said last may be on its way.
 _LEAVING_S = 2.0
 # A request to a node that has just been started may be lost: it is made again after so long.

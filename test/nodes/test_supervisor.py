@@ -195,12 +195,16 @@ def test_stop_goes_out_last_when_a_callback_fails(rest: Rest, process: Any) -> N
 
 _NEVER_LETS_GO = """
 import ctypes
+from functools import partial
+from types import SimpleNamespace
 from dagger_ros.nodes import base
 from dagger_ros.nodes.supervisor import SupervisorNode
 
 class Stuck(SupervisorNode):
     def destroy_node(self):
-        ctypes.PyDLL(None).sleep(1000)  # as a deadlock in the middleware does: it keeps the interpreter
+        for_ever = partial(ctypes.PyDLL(None).sleep, 1000)  # in C, and keeps the interpreter, as the middleware does
+        self._Node__node = SimpleNamespace(destroy_when_not_in_use=for_ever)
+        super().destroy_node()
 
 base._LONGEST_LEAVE_S = 0.1
 base.run_node(Stuck)
