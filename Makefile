@@ -60,6 +60,7 @@ mutation: env  ## change the supervisor in every small way: at least 95 % must b
 define BENCHMARKS
 tick.py --ticks 5000 --memory-ticks 20000
 inference.py --calls 5000
+torch_policy.py --calls 200
 decision.py --ticks 5000
 loop_latency.py --seconds 6
 jitter.py --seconds 6

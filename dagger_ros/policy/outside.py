@@ -5,6 +5,7 @@
 | `FOLDER` | a checkpoint: `policy.json`, `weights.safetensors` | reads numbers |
 | `FILE.onnx` | ONNX, run by onnxruntime on one thread of the CPU | reads a graph of known operations |
 | `torch:FILE.pt`, `.ts`, `.pt2` | TorchScript, or what `torch.export.save` wrote | runs code of the file |
+| `torch:cuda:FILE.pt`, ... | the same on a graphics card | runs code of the file |
 | `sb3:ALGORITHM:FILE.zip` | a model of Stable-Baselines3 | runs code of the file |
 | `MODULE:FACTORY` | `FACTORY(contract)` of an installed Python module | runs the module |
 
@@ -34,7 +35,7 @@ from dagger_ros.policy.mlp import Array
 
 __all__ = ["FORMS", "load_policy"]
 
-FORMS = "FOLDER of a checkpoint, FILE.onnx, torch:FILE.pt, sb3:ALGORITHM:FILE.zip or MODULE:FACTORY"
+FORMS = "FOLDER of a checkpoint, FILE.onnx, torch:FILE.pt, torch:cuda:FILE.pt, sb3:ALGORITHM:FILE.zip or MODULE:FACTORY"
 
 _Function = Callable[[Array], Any]
 """Observations (1, O) float32 to actions (1, A)."""
@@ -46,9 +47,12 @@ _Look = Callable[[str, Picture, int], object]
 """As `SeeingPolicy.see`."""
 
 _TORCHSCRIPT, _EXPORTED = (".pt", ".ts"), ".pt2"
+_CUDA = "cuda"
 # Those of Stable-Baselines3 whose actions are numbers.
 _ALGORITHMS = ("A2C", "DDPG", "PPO", "SAC", "TD3")
 _LONGEST_NAME = 32  # of the row's field
+# Answers before it drives, since the first ones take long: TorchScript compiles in the second, too.
+_WARM = 5
 _ONNXRUNTIME = (1, 23)  # 1.20 looks for weights in the working folder, whatever it is told
 
 
@@ -92,9 +96,10 @@ def load_policy(
     if not run_code:
         raise DaggerError(f"{text}: expected what runs no code here: FOLDER of a checkpoint or FILE.onnx")
     if prefix == "torch":
-        path = Path(rest)
+        device, name = (_CUDA, rest.removeprefix(f"{_CUDA}:")) if rest.startswith(f"{_CUDA}:") else ("cpu", rest)
+        path = Path(name)
         content = _read(path)
-        return _checked(_proposer(text, _torch(path, content), layout), path.stem, content, layout)
+        return _checked(_proposer(text, _torch(path, content, device), layout), path.stem, content, layout)
     if prefix == "sb3":
         algorithm, _, name = rest.partition(":")
         if algorithm.upper() not in _ALGORITHMS or not name:
@@ -167,7 +172,8 @@ def _checked(policy: _Foreign, name: str, content: bytes, layout: RowLayout) -> 
         blank.setflags(write=False)
         policy.see(wanted, blank, NEVER_NS)
     answer = np.full(layout.action_size, np.nan)
-    scores = policy.act(layout.resolution(), answer, NEVER_NS)
+    for _ in range(_WARM):
+        scores = policy.act(layout.resolution(), answer, NEVER_NS)
     if not np.isfinite(answer).all() or not isinstance(scores, Scores):
         raise DaggerError(
             f"{policy.source}: expected a finite action, and Scores, for an observation of the contract's resolutions, "
@@ -256,25 +262,36 @@ def _is_row(shape: list[Any], size: int) -> bool:
     return len(shape) == 2 and all(not isinstance(n, int) or n == m for n, m in zip(shape, (1, size), strict=True))
 
 
-def _torch(path: Path, content: bytes) -> _Function:
+def _torch(path: Path, content: bytes, device: str) -> _Function:
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise DaggerError(f"{path}: expected what torch.jit.save or torch.export.save wrote; it is not, or damaged")
     import torch
 
+    if device == _CUDA and not torch.cuda.is_available():
+        raise DaggerError(
+            f"{path}: expected a CUDA device that torch {torch.__version__} can use, found none; take torch:{path}, or "
+            "install a torch with CUDA (make env TORCH=...)"
+        )
     torch.set_num_threads(1)
     try:
         if path.suffix == _EXPORTED:
-            model = torch.export.load(io.BytesIO(content)).module()
+            program = torch.export.load(io.BytesIO(content))
+            if any(tensor.device.type != device for tensor in program.state_dict.values()):
+                from torch.export.passes import move_to_device_pass
+
+                program = move_to_device_pass(program, device)
+            model = program.module()
         else:
-            model = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            model = torch.jit.load(io.BytesIO(content), map_location=device).eval()  # type: ignore[no-untyped-call]
     except Exception as error:  # torch has no base class for what it raises here
         raise DaggerError(
-            f"{path}: expected TorchScript (.pt, .ts) or torch.export (.pt2), not a state_dict; {error}"
+            f"{path}: expected TorchScript (.pt, .ts), or torch.export (.pt2) of a model on a device that is "
+            f"here, not a state_dict; {error}"
         ) from error
 
     def function(observation: Array) -> Any:
         with torch.inference_mode():
-            return model(torch.from_numpy(observation)).numpy()
+            return model(torch.from_numpy(observation).to(device)).cpu().numpy()
 
     return function
 

@@ -189,19 +189,31 @@ def linear() -> Any:
     return model
 
 
+def torch_file(path: Path, device: str = "cpu") -> Path:
+    """The linear model as TorchScript or as an exported program, made on a device."""
+    model = linear().to(device)
+    import torch
+
+    example = torch.zeros(1, 24, device=device)
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.export(model, (example,)), path)
+    else:
+        torch.jit.trace(model, example).save(str(path))
+    return path
+
+
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("name", ["m.pt", "m.ts", "m.pt2"])
-def test_torch_models_give_their_action(peg: Contract, tmp_path: Path, name: str) -> None:
-    model = linear()
+@pytest.mark.parametrize(("made_on", "runs_on"), [("cpu", "cpu"), ("cpu", "cuda"), ("cuda", "cuda"), ("cuda", "cpu")])
+def test_torch_models_give_their_action(peg: Contract, tmp_path: Path, name: str, made_on: str, runs_on: str) -> None:
     import torch
 
-    example = torch.zeros(1, 24)
-    if name == "m.pt2":
-        torch.export.save(torch.export.export(model, (example,)), tmp_path / name)
-    else:
-        torch.jit.trace(model, example).save(str(tmp_path / name))
-    about, policy = load_policy(f"torch:{tmp_path / name}", peg)
+    if "cuda" in (made_on, runs_on) and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    torch_file(tmp_path / name, made_on)
+    device = "cuda:" if runs_on == "cuda" else ""
+    about, policy = load_policy(f"torch:{device}{tmp_path / name}", peg)
     observation = random_observation(2)
     action, scores = act(policy, observation)
     np.testing.assert_allclose(action, observation @ WEIGHT + BIAS, atol=1e-6)
@@ -221,7 +233,7 @@ def test_torch_files_of_another_kind_are_refused_in_words(peg: Contract, tmp_pat
     torch.jit.trace(torch.nn.Linear(24, 4), torch.zeros(1, 24)).save(str(tmp_path / "wide.pt"))
     torch.jit.trace(torch.nn.Linear(23, 3), torch.zeros(1, 23)).save(str(tmp_path / "narrow.pt"))
     for name, message in (
-        ("weights.pt", r"expected TorchScript \(.pt, .ts\) or torch.export \(.pt2\), not a state_dict"),
+        ("weights.pt", r"expected TorchScript \(.pt, .ts\), or torch.export \(.pt2\) .*, not a state_dict"),
         ("text.pt2", r"expected what torch.jit.save or torch.export.save wrote"),
         ("wide.pt", r"expected actions of shape \(1, 3\), got \(1, 4\)"),
         ("narrow.pt", r"the policy raised RuntimeError"),
@@ -229,6 +241,19 @@ def test_torch_files_of_another_kind_are_refused_in_words(peg: Contract, tmp_pat
     ):
         with pytest.raises(DaggerError, match=message):
             load_policy(f"torch:{tmp_path / name}", peg)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_cuda_that_is_not_there_is_said(peg: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = torch_file(tmp_path / "m.pt")
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        DaggerError, match=rf"expected a CUDA device that torch .* can use, found none; .* torch:{path}"
+    ):
+        load_policy(f"torch:cuda:{path}", peg)
 
 
 # What runs code
@@ -344,6 +369,13 @@ class Silent(Own):
     def act(self, observation, out, stamp_ns):
         out[:] = 0.0
 
+class Counting(Own):
+    answers = 0
+    def act(self, observation, out, stamp_ns):
+        self.answers += 1
+        out[:] = self.answers
+        return Scores()
+
 def own(contract):
     assert contract.name == "peg"
     return Own()
@@ -351,7 +383,9 @@ def own(contract):
 def broken(contract):
     raise KeyError("weights")
 
-model, wide, silent, nothing = (lambda contract, kind=kind: kind() for kind in (Model, Wide, Silent, object))
+model, wide, silent, counting, nothing = (
+    lambda contract, kind=kind: kind() for kind in (Model, Wide, Silent, Counting, object)
+)
 """
 
 
@@ -398,6 +432,12 @@ def test_entry_point_that_gives_no_policy_is_refused_in_words(
 ) -> None:
     with pytest.raises(DaggerError, match=message):
         load_policy(source, peg)
+
+
+def test_policy_has_answered_several_times_before_it_drives(peg: Contract, module: Path) -> None:
+    """The first answers of compiled models take long."""
+    _, policy = load_policy("outside_fixture:counting", peg)
+    assert act(policy, np.zeros(24))[0].min() > 3
 
 
 def test_what_a_policy_raises_later_is_a_message_with_its_source(peg: Contract, module: Path) -> None:
