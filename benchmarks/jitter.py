@@ -1,6 +1,7 @@
 """How steadily a control loop in Python keeps its period, against a bare loop that only sleeps to absolute deadlines.
 
-    .venv/bin/python benchmarks/jitter.py [--seconds 10] [--rates 500,1000] [--priority 0] [--json FILE]
+    .venv/bin/python benchmarks/jitter.py [--seconds 10] [--rates 500,1000] [--priority 0] [--others "nice -n 19"]
+        [--json FILE]
 
 First, for each rate, in one process: our loop (`nodes/spin.py`) with the whole tick at each deadline (three messages, 5
 networks, every check of the gate, the command published by ROS), and the bare loop, in turn, second by second, on the
@@ -8,7 +9,8 @@ same core. Per loop: how far each period is from what it should be, and the shar
 
 Then, at the first rate, the supervisor node in a process of its own, which this process sends observations: alone, and
 while an aggregator records all of it, one process writes a report again and again, and one loads a policy again and
-again; twice in turn. Missed ticks are those that its decisions count.
+again; twice in turn. Missed ticks are those that its decisions count. `--others` stands in front of the commands of the
+last two: `nice -n 19`, or `setsid`, with which they are in a session of their own, as in another terminal.
 
 `--priority N` asks for SCHED_FIFO for what is measured (both loops, and the supervisor by its parameter
 `realtime_priority`), which is what a robot would have.
@@ -174,12 +176,12 @@ def small_run(folder: Path) -> Path:
 
 
 @contextmanager
-def load(path: Path, policy: Path, run: Path) -> Iterator[None]:
+def load(path: Path, policy: Path, run: Path, others: list[str]) -> Iterator[None]:
     """Processes that write reports and load policies."""
     started = []
     try:
         for what, source in (("reload", policy), ("report", run)):
-            command = [sys.executable, "-c", _LOAD, what, str(path), str(source)]
+            command = [*others, sys.executable, "-c", _LOAD, what, str(path), str(source)]
             started.append(subprocess.Popen(command, stdout=subprocess.PIPE))
         for process in started:
             assert process.stdout is not None
@@ -215,7 +217,7 @@ class Listener:
         return [(d.monotonic_ns, d.missed_ticks, d.mode) for d in found]
 
 
-def graph_alone_and_loaded(rate_hz: float, seconds: float, priority: int) -> dict[str, Any]:
+def graph_alone_and_loaded(rate_hz: float, seconds: float, priority: int, others: list[str]) -> dict[str, Any]:
     """Periods and missed ticks of a supervisor process, by its own decisions, without and with others at work."""
     found: dict[str, list[Any]] = {"alone": [], "loaded": []}
     os.environ["ROS_DOMAIN_ID"] = str(domain := next_domain())
@@ -232,7 +234,7 @@ def graph_alone_and_loaded(rate_hz: float, seconds: float, priority: int) -> dic
             pass
         for _ in range(2):
             found["alone"] += listener.run(seconds / 2)
-            with load(path, policy, run):
+            with load(path, policy, run, others):
                 # Refused until observations come again: nothing was sent while the processes started.
                 while not graph.ask(StartEpisode, "aggregator/start_episode", StartEpisode.Request()).success:
                     listener.run(0.5)
@@ -264,15 +266,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each loop at each rate")
     parser.add_argument("--rates", default="500,1000", help="Hz")
     parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO priority of what is measured; 0: none")
+    parser.add_argument("--others", default="", help="in front of the commands of the other processes")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="of the loops in one process")
     parser.add_argument("--no-load", action="store_true", help="leave the part with other processes out")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     stay_on_this_machine()
     rates_hz = [float(rate) for rate in options.rates.split(",")]
-    figures: dict[str, Any] = {"seconds": options.seconds, "priority": options.priority}
+    figures: dict[str, Any] = {"seconds": options.seconds, "priority": options.priority, "others": options.others}
     if not options.no_load:
-        table = graph_alone_and_loaded(rates_hz[0], options.seconds, options.priority)
+        table = graph_alone_and_loaded(rates_hz[0], options.seconds, options.priority, options.others.split())
         figures["graph"] = table
         show(f"supervisor, {rates_hz[0]:g} Hz", table)
     for words in apply_settings(priority=options.priority, cores={options.core}, lock_memory=options.priority > 0):
