@@ -1,6 +1,6 @@
 """From observations to the command that answers them, through three processes, against the least that rclpy takes.
 
-    .venv/bin/python benchmarks/loop_latency.py [--seconds 10] [--rate 200] [--json FILE]
+    .venv/bin/python benchmarks/loop_latency.py [--seconds 10] [--rate 200] [--policy SOURCE] [--json FILE]
 
 This process is the robot: it publishes 24 numbers on three topics at a rate, and waits for commands with a bare wait
 set. The policy node (5 networks with 2 layers of 256) and the supervisor node (every check, 12 joints) are processes of
@@ -220,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each of the two, in all")
     parser.add_argument("--rate", type=float, default=200.0, help="Hz")
+    parser.add_argument("--policy", help="instead of random weights: a source of 24 inputs and 12 outputs")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--hop", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -231,7 +232,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = contract_at(options.rate, Path(folder))
         contract = load_contract(path)
-        policy = checkpoint(contract, Path(folder) / "pi_000")
+        policy = options.policy or checkpoint(contract, Path(folder) / "pi_000")
 
         def start_floor(graph: Any) -> None:
             for name in _HOPS:
