@@ -18,6 +18,7 @@ from dagger_ros.learning.novelty import novelty_tensors
 from dagger_ros.learning.origins import Kind, Origins
 from dagger_ros.learning.settings import TrainingSettings
 from dagger_ros.policy import Checkpoint
+from dagger_ros.policy.outside import need_cuda
 
 __all__ = ["Trained", "train"]
 
@@ -72,7 +73,9 @@ def train(
     """
     settings.check(contract)
     _check("training", observations, labels)
-    device = _device(settings)
+    device = settings.device
+    if device == "cuda":
+        need_cuda("device", "device cpu")
     learned, first = learned_frames(len(labels), origins, settings)
     torch.set_num_threads(settings.threads)
     generator = torch.Generator().manual_seed(seed)
@@ -217,15 +220,6 @@ class _Validation:
         if loss < self._best_loss or not self._best_step:
             self._best_loss, self._best_step = loss, step
             self._best.copy_(self._network.flat)
-
-
-def _device(settings: TrainingSettings) -> str:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise DaggerError(
-            f"device: expected a CUDA device that torch {torch.__version__} can use, found none; take device cpu, or "
-            "install a torch with CUDA (make env TORCH=...)"
-        )
-    return settings.device
 
 
 def _check(what: str, observations: Array, labels: Array) -> None:

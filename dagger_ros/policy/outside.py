@@ -33,7 +33,7 @@ from dagger_ros.policy.base import Picture, Policy
 from dagger_ros.policy.checkpoint import Checkpoint, load_checkpoint
 from dagger_ros.policy.mlp import Array
 
-__all__ = ["FORMS", "load_policy"]
+__all__ = ["FORMS", "load_policy", "need_cuda"]
 
 FORMS = "FOLDER of a checkpoint, FILE.onnx, torch:FILE.pt, torch:cuda:FILE.pt, sb3:ALGORITHM:FILE.zip or MODULE:FACTORY"
 
@@ -118,6 +118,25 @@ def load_policy(
             )
         return _checked(foreign, rest, content, layout)
     raise DaggerError(f"{text}: expected a policy as {FORMS}")
+
+
+def need_cuda(what: str, instead: str) -> None:
+    """Does nothing where there is a graphics card for torch.
+
+    Args:
+        what: It is needed for.
+        instead: What needs none.
+
+    Raises:
+        DaggerError: If there is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DaggerError(
+            f"{what}: expected a CUDA device that torch {torch.__version__} can use, found none; take {instead}, or "
+            "install a torch with CUDA (make env TORCH=...)"
+        )
 
 
 @dataclass(frozen=True)
@@ -267,11 +286,8 @@ def _torch(path: Path, content: bytes, device: str) -> _Function:
         raise DaggerError(f"{path}: expected what torch.jit.save or torch.export.save wrote; it is not, or damaged")
     import torch
 
-    if device == _CUDA and not torch.cuda.is_available():
-        raise DaggerError(
-            f"{path}: expected a CUDA device that torch {torch.__version__} can use, found none; take torch:{path}, or "
-            "install a torch with CUDA (make env TORCH=...)"
-        )
+    if device == _CUDA:
+        need_cuda(str(path), f"torch:{path}")
     torch.set_num_threads(1)
     try:
         if path.suffix == _EXPORTED:

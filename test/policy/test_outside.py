@@ -207,8 +207,7 @@ def torch_file(path: Path, device: str = "cpu") -> Path:
 @pytest.mark.parametrize("name", ["m.pt", "m.ts", "m.pt2"])
 @pytest.mark.parametrize(("made_on", "runs_on"), [("cpu", "cpu"), ("cpu", "cuda"), ("cuda", "cuda"), ("cuda", "cpu")])
 def test_torch_models_give_their_action(peg: Contract, tmp_path: Path, name: str, made_on: str, runs_on: str) -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     if "cuda" in (made_on, runs_on) and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     torch_file(tmp_path / name, made_on)
