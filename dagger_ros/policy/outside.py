@@ -47,7 +47,7 @@ _Look = Callable[[str, Picture, int], object]
 """As `SeeingPolicy.see`."""
 
 _TORCHSCRIPT, _EXPORTED = (".pt", ".ts"), ".pt2"
-_CUDA = "cuda"
+_ON_CARD = "cuda:"  # its numbers differ a little, so its name does too
 # Those of Stable-Baselines3 whose actions are numbers.
 _ALGORITHMS = ("A2C", "DDPG", "PPO", "SAC", "TD3")
 _LONGEST_NAME = 32  # of the row's field
@@ -96,10 +96,11 @@ def load_policy(
     if not run_code:
         raise DaggerError(f"{text}: expected what runs no code here: FOLDER of a checkpoint or FILE.onnx")
     if prefix == "torch":
-        device, name = (_CUDA, rest.removeprefix(f"{_CUDA}:")) if rest.startswith(f"{_CUDA}:") else ("cpu", rest)
-        path = Path(name)
-        content = _read(path)
-        return _checked(_proposer(text, _torch(path, content, device), layout), path.stem, content, layout)
+        on_card = rest.startswith(_ON_CARD)
+        path = Path(rest.removeprefix(_ON_CARD))
+        content, name = _read(path), f"{_ON_CARD if on_card else ''}{path.stem}"
+        function = _torch(path, content, "cuda" if on_card else "cpu")
+        return _checked(_proposer(text, function, layout), name, content, layout)
     if prefix == "sb3":
         algorithm, _, name = rest.partition(":")
         if algorithm.upper() not in _ALGORITHMS or not name:
@@ -286,7 +287,7 @@ def _torch(path: Path, content: bytes, device: str) -> _Function:
         raise DaggerError(f"{path}: expected what torch.jit.save or torch.export.save wrote; it is not, or damaged")
     import torch
 
-    if device == _CUDA:
+    if device == "cuda":
         need_cuda(str(path), f"torch:{path}")
     torch.set_num_threads(1)
     try:

@@ -217,7 +217,7 @@ def test_torch_models_give_their_action(peg: Contract, tmp_path: Path, name: str
     action, scores = act(policy, observation)
     np.testing.assert_allclose(action, observation @ WEIGHT + BIAS, atol=1e-6)
     assert scores.given() == {"doubt": 0.0}
-    assert about.name == "m"
+    assert about.name == f"{device}m"
     assert about.weights_sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
 
 
@@ -240,6 +240,21 @@ def test_torch_files_of_another_kind_are_refused_in_words(peg: Contract, tmp_pat
     ):
         with pytest.raises(DaggerError, match=message):
             load_policy(f"torch:{tmp_path / name}", peg)
+
+
+def test_policy_on_a_graphics_card_says_so_by_its_name(
+    peg: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def torch_model(path: Path, content: bytes, device: str) -> Any:
+        asked.append(device)
+        return lambda observation: np.zeros((1, 3), np.float32)
+
+    monkeypatch.setattr("dagger_ros.policy.outside._torch", torch_model)
+    (tmp_path / "m.pt").write_bytes(b"model")
+    names = [load_policy(f"torch:{device}{tmp_path / 'm.pt'}", peg)[0].name for device in ("", "cuda:")]
+    assert (names, asked) == (["m", "cuda:m"], ["cpu", "cuda"])
 
 
 @pytest.mark.torch
