@@ -8,8 +8,8 @@ written plainly: `np.array(message.x)`, a torch module for each member on one th
 over lists, `.tolist()`. Both get the same messages, in turn, on one core, and must decide the same. From the bytes that
 the middleware hands over to those that it is given: ours looks into them, the reference makes messages of them.
 
-*floor* is what is left if all else took no time: the networks' answer and the middleware's serialization, also in turn
-with the reference. No other code around these two can be faster.
+*floor* is what is left if all else took no time: the networks' answer, also in turn with the reference. No other code
+around them can be faster.
 
 Then 100,000 ticks of ours under tracemalloc: how many bytes more are in use after them than before.
 """
@@ -44,8 +44,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from decision import JOINTS, arm
 from reference.plain_tick import PlainEnsemble, PlainTick
 
-from dagger_ros.contract import CdrReader, Contract, ExpertIntent, Mode, RowLayout, RowView, TopicWriter
+from dagger_ros.contract import CdrReader, Contract, ExpertIntent, Mode, RowLayout, RowView
 from dagger_ros.control import ControlTick, NewestStreams
+from dagger_ros.nodes.base import message_writer
 from dagger_ros.policy import Checkpoint, MlpEnsemble
 from dagger_ros.supervisor import Gate, make_rule
 
@@ -134,11 +135,11 @@ class Ours:
         self._streams = NewestStreams(self.layout)
         self.row, self._empty = RowView.of(self.layout.new(1)[0]), self.layout.new(1).tobytes()
         self._times = self.layout.numbers("time_ns", "monotonic_ns")
-        self._writer = TopicWriter([contract.action], Float64MultiArray())
+        self._writer = message_writer([contract.action], Float64MultiArray())
         self._executed = [self.row.executed_action]
 
-    def decide(self, received: list[bytes], now_ns: int) -> Any:
-        """The command for three messages, as a message."""
+    def __call__(self, received: list[bytes], now_ns: int) -> bytes:
+        """The command for three messages."""
         for index, message in enumerate(received):
             reader = self._readers[index]
             self._streams.take(index, reader, message, reader.stamp_ns(message, now_ns), now_ns)
@@ -148,11 +149,6 @@ class Ours:
         self._streams.fill(row)
         self._control(row, None)
         return self._writer.fill(self._executed, now_ns)
-
-    def __call__(self, received: list[bytes], now_ns: int) -> bytes:
-        """The same, as bytes."""
-        command: bytes = serialize_message(self.decide(received, now_ns))
-        return command
 
 
 class Plain:
@@ -213,18 +209,16 @@ def measure(contract: Contract, ticks: int) -> np.ndarray[Any, np.dtype[np.float
 
 
 def floor(contract: Contract, ticks: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(T,) microseconds of the networks and of serializing the command, each time after a tick of the reference."""
+    """(T,) microseconds of the networks, each time after a tick of the reference."""
     layout = RowLayout(contract)
     tensors = network(layout.observation_size, layout.action_size)
     policy, plain = MlpEnsemble(tensors), Plain(contract, tensors)
     observation, action = np.zeros(layout.observation_size), np.zeros(layout.action_size)
-    command = Float64MultiArray(data=action.tolist())
     source, took_us = stamped(messages(), contract.timing.period_ns), np.empty(ticks)
     for i in range(-_WARM, ticks):
         received, now_ns = next(source)
         start = time.perf_counter_ns()
         policy.act(observation, action, now_ns)
-        serialize_message(command)
         took = time.perf_counter_ns() - start
         plain(received, now_ns)
         if i >= 0:
@@ -233,7 +227,7 @@ def floor(contract: Contract, ticks: int) -> np.ndarray[Any, np.dtype[np.float64
 
 
 def growth(contract: Contract, ticks: int, *, warm: int = 10_000) -> int:
-    """Bytes in use after so many ticks of ours, up to the message that is to be published, less those before.
+    """Bytes in use after so many ticks of ours less those before.
 
     The first ones are not counted: the interpreter keeps a few small objects for use again.
     """
@@ -245,7 +239,7 @@ def growth(contract: Contract, ticks: int, *, warm: int = 10_000) -> int:
         source = stamped(messages(), contract.timing.period_ns)
         for at, count in enumerate((warm, ticks)):
             for _ in range(count):
-                ours.decide(*next(source))
+                ours(*next(source))
             gc.collect()
             in_use[at] = tracemalloc.get_traced_memory()[0]
     finally:

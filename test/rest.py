@@ -16,9 +16,9 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from conftest import contract_path
-from dagger_ros.contract import Act, Contract, Mode, StreamReader, TopicWriter, load_contract, stamp_from_ns
+from dagger_ros.contract import Act, Contract, Mode, StreamReader, load_contract, stamp_from_ns
 from dagger_ros.msg import EpisodeEvent, ExpertAction, GateDecision, OperatorAct, PolicyAction
-from dagger_ros.nodes.base import message_class, new_message
+from dagger_ros.nodes.base import message_class, message_writer, new_message
 from dagger_ros.nodes.qos import ACT_QOS, EVENT_QOS, GraphQos
 from dagger_ros.supervisor import Reason
 
@@ -58,7 +58,7 @@ class Rest:
         for topic in self.contract.topics:
             parts = [s for s in self.contract.streams.values() if s.topic == topic]
             message = new_message(parts[0].type, period_ns=self.contract.timing.period_ns)
-            self._parts[topic] = (TopicWriter(parts, message), [np.full(len(p.dimensions), 0.3) for p in parts])
+            self._parts[topic] = (message_writer(parts, message), [np.full(len(p.dimensions), 0.3) for p in parts])
             self._publishers[topic] = self.node.create_publisher(type(message), topic, QOS.sensor_writer)
         self._policy = self.node.create_publisher(PolicyAction, "policy/action", QOS.command)
         self._expert = self.node.create_publisher(ExpertAction, "expert/action", QOS.command)

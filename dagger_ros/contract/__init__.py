@@ -1,12 +1,12 @@
 """Reads a task contract (YAML) and gives what everything else is derived from: streams, limits, the row, its hash."""
 
-from dagger_ros.contract.cdr import CdrReader
+from dagger_ros.contract.cdr import CdrReader, CdrWriter
 from dagger_ros.contract.codes import Act, ExpertIntent, Intent, InterventionReason, Label, Mode
 from dagger_ros.contract.decision import DecisionWriter, mode_of, read_decision
 from dagger_ros.contract.errors import ContractError, DaggerError, Problem
 from dagger_ros.contract.joystick import Joystick
 from dagger_ros.contract.load import load_contract, parse_contract
-from dagger_ros.contract.messages import StreamReader, TopicWriter, stamp_from_ns, stamp_ns
+from dagger_ros.contract.messages import StreamReader, shape_message, stamp_from_ns, stamp_ns
 from dagger_ros.contract.row import NEVER_NS, Row, RowLayout
 from dagger_ros.contract.schema import Action, Contract, Goal, Interface, Stop, Stream
 from dagger_ros.contract.scores import SCORES_OF_POLICY, Scores
@@ -18,6 +18,7 @@ __all__ = [
     "Act",
     "Action",
     "CdrReader",
+    "CdrWriter",
     "Contract",
     "ContractError",
     "DaggerError",
@@ -39,11 +40,11 @@ __all__ = [
     "Stop",
     "Stream",
     "StreamReader",
-    "TopicWriter",
     "load_contract",
     "mode_of",
     "parse_contract",
     "read_decision",
+    "shape_message",
     "stamp_from_ns",
     "stamp_ns",
 ]

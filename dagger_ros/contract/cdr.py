@@ -1,8 +1,8 @@
-"""Selected numbers straight from the bytes of a message, without making a Python object of it.
+"""Selected numbers from and to the bytes of a message, without making a Python object of it.
 
 A message is walked through once to find where everything lies. The next one of the same lengths, names and frame, as
 all of a stream are, is looked into at the same places: the numbers are a view on its bytes, from which those that the
-contract selects are converted into their place in one step.
+contract selects are converted into their place in one step. What is sent is written into one message in the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from dagger_ros.contract.schema import Action, Stream
 from dagger_ros.contract.types import MESSAGE_TYPES, FieldKind, parse_field
 
-__all__ = ["CdrReader"]
+__all__ = ["CdrReader", "CdrWriter"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -189,26 +189,56 @@ class CdrReader:
             walk = _Walk(data, self._steps)
         except (struct.error, IndexError, ValueError):
             return None
-        # Selections of the same numbers one after the other are one.
-        chosen: list[tuple[str, list[int]]] = []
-        for path in self._select:
-            found = walk.find(path, self._kind)
-            if found is None:
-                return None
-            name, indices = found
-            if chosen and chosen[-1][0] == name:
-                chosen[-1][1].extend(indices)
-            else:
-                chosen.append((name, indices))
-        runs, at, last = [], 0, _BEFORE
-        for name, indices in chosen:
-            type_, start, count = walk.numbers[name]
-            end, first = at + len(indices), indices[0]
-            in_order = indices == [*range(first, first + len(indices))]
-            wanted = slice(first, first + len(indices)) if in_order else np.array(indices)
-            runs.append(_Run(np.dtype(walk.order + type_), count, start, wanted, slice(at, end)))
-            at, last = end, max(last, start + count * int(type_[1:]))
-        return _Layout(tuple(part for part in walk.fixed if part[1] <= last), last, tuple(runs))
+        runs = walk.runs(self._select, self._kind)
+        if runs is None:
+            return None
+        end = max([_BEFORE, *(run.start + run.size * run.dtype.itemsize for run in runs)])
+        return _Layout(tuple(part for part in walk.fixed if part[1] <= end), end, runs)
+
+
+class CdrWriter:
+    """Writes the streams that share a topic, or the action, into one serialized message that is there already.
+
+    Args:
+        parts: The streams (or the action), in contract order.
+        template: A message as `shape_message` makes it, serialized; all else in it stays as it is.
+
+    Raises:
+        ValueError: If the template lacks a selected field.
+    """
+
+    def __init__(self, parts: Sequence[Stream | Action], template: bytes) -> None:
+        about = MESSAGE_TYPES[parts[0].type]
+        self._has_header, self._stamp = about.has_header, _STAMP[template[1] & 1]
+        self._message = bytearray(template)
+        walk = _Walk(template, _TYPES[parts[0].type])
+        for at in walk.padding:  # whatever was in memory, and not the same each time
+            self._message[at] = 0
+        # Numbers in the message, which of them, and where they stand in which vector.
+        self._targets = []
+        for index, part in enumerate(parts):
+            runs = walk.runs(part.select, about.kind)
+            if runs is None:
+                raise ValueError(f"expected a message with {', '.join(part.select)}")
+            for run in runs:
+                numbers = np.frombuffer(self._message, run.dtype, run.size, run.start)
+                self._targets.append((numbers, run.wanted, index, run.out))
+
+    def fill(self, vectors: Sequence[Array], time_ns: int) -> bytes:
+        """Writes values and stamp.
+
+        Args:
+            vectors: One (n,) float64 vector for each part.
+            time_ns: Header stamp, ns.
+
+        Returns:
+            The message, as a publisher takes it.
+        """
+        if self._has_header:
+            self._stamp.pack_into(self._message, _BEFORE, *divmod(time_ns, _NS_PER_S))
+        for numbers, wanted, index, part in self._targets:
+            numbers[wanted] = vectors[index][part]
+        return bytes(self._message)
 
 
 class _Walk:
@@ -222,6 +252,7 @@ class _Walk:
         order: Of the bytes of its numbers.
         numbers: Type, begin and count of each field.
         fixed: As in `_Layout`.
+        padding: Bytes that only align what follows; they may hold anything.
 
     Raises:
         struct.error, IndexError, ValueError: If it is none of the type.
@@ -232,6 +263,7 @@ class _Walk:
         self.order = "<" if data[1] & 1 else ">"
         self.numbers: dict[str, tuple[str, int, int]] = {}
         self.fixed: list[tuple[int, int, bytes]] = []
+        self.padding: list[int] = []
         self._parts: dict[str, tuple[str, int]] = {}
         self._strings: list[bytes] = []
         for step in steps:
@@ -265,6 +297,29 @@ class _Walk:
         whole = self.numbers[name][2] == len(self._strings) and joint.encode() in self._strings
         return (name, [self._strings.index(joint.encode())]) if whole else None
 
+    def runs(self, select: Sequence[str], kind: FieldKind) -> tuple[_Run, ...] | None:
+        """The numbers that a selection is of; None: not every one is there."""
+        # Selections of the same numbers one after the other are one.
+        chosen: list[tuple[str, list[int]]] = []
+        for path in select:
+            found = self.find(path, kind)
+            if found is None:
+                return None
+            name, indices = found
+            if chosen and chosen[-1][0] == name:
+                chosen[-1][1].extend(indices)
+            else:
+                chosen.append((name, indices))
+        runs, at = [], 0
+        for name, indices in chosen:
+            type_, start, count = self.numbers[name]
+            end, first = at + len(indices), indices[0]
+            in_order = indices == [*range(first, first + len(indices))]
+            wanted = slice(first, first + len(indices)) if in_order else np.array(indices)
+            runs.append(_Run(np.dtype(self.order + type_), count, start, wanted, slice(at, end)))
+            at = end
+        return tuple(runs)
+
     def _take(self, name: str, type_: str, count: int) -> None:
         """Numbers: their bytes may change from one message to the next."""
         size = int(type_[1:])
@@ -292,6 +347,7 @@ class _Walk:
     def _align(self, size: int) -> None:
         padding = (_BEFORE - self._at) % size
         if padding:
+            self.padding += range(self._at, self._at + padding)
             self._pass(padding)
 
     def _pass(self, count: int) -> None:

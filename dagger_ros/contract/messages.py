@@ -21,8 +21,8 @@ from dagger_ros.contract.types import MESSAGE_TYPES, FieldKind, parse_field
 
 __all__ = [
     "StreamReader",
-    "TopicWriter",
     "read_image",
+    "shape_message",
     "stamp_from_ns",
     "stamp_ns",
 ]
@@ -31,7 +31,6 @@ _NS_PER_S = 1_000_000_000
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _Read = Callable[[Any, Array], bool]
-_Fill = Callable[[Sequence[Array]], None]
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -105,37 +104,35 @@ def read_image(image: ImageStream, message: Any) -> Array:
     return pixels
 
 
-class TopicWriter:
-    """Fills one preallocated message from the vectors of every stream that shares its topic.
+def shape_message(message: Any, parts: Sequence[Stream | Action]) -> Any:
+    """Gives an empty message the frame, the joints and the lengths that the streams on its topic need.
 
     Args:
-        parts: The streams (or the action) on the topic, in contract order.
-        message: An empty message of the type that they name, with one point if it is a trajectory.
+        message: Of the type that they name, with one point if it is a trajectory; changed in place.
+        parts: Every stream (or the action) that shares the topic, in contract order.
+
+    Returns:
+        The message, serialized a template for `CdrWriter`.
     """
-
-    def __init__(self, parts: Sequence[Stream | Action], message: Any) -> None:
-        self.message = message
-        self._kind = MESSAGE_TYPES[parts[0].type].kind
-        self._has_header = MESSAGE_TYPES[parts[0].type].has_header
-        if self._has_header:
-            self.message.header.frame_id = parts[0].frame
-        prepare = _WRITERS[self._kind]
-        self._fill = prepare(self.message, [p.select for p in parts])
-
-    def fill(self, vectors: Sequence[Array], time_ns: int) -> Any:
-        """Writes values and stamp.
-
-        Args:
-            vectors: One (n,) float64 vector for each part.
-            time_ns: Header stamp, ns.
-
-        Returns:
-            The message; it is the same object at each call, valid until the next one.
-        """
-        if self._has_header:
-            stamp_from_ns(self.message.header.stamp, time_ns)
-        self._fill(vectors)
-        return self.message
+    about = MESSAGE_TYPES[parts[0].type]
+    if about.has_header:
+        message.header.frame_id = parts[0].frame
+    fields = [field for stream in parts for field in stream.select]
+    if about.kind is FieldKind.ARRAY:
+        sizes: dict[str, int] = {}
+        for part in map(parse_field, fields):
+            sizes[part.name] = max(sizes.get(part.name, 0), part.stop)
+        for name, size in sizes.items():
+            setattr(message, name, [0.0] * size)
+    elif about.kind is not FieldKind.ATTRIBUTE:
+        joints = list(dict.fromkeys(field.partition(".")[2] for field in fields))
+        if about.kind is FieldKind.JOINT:
+            message.name, holder = joints, message
+        else:
+            message.joint_names, holder = joints, message.points[0]
+        for field in fields:
+            setattr(holder, field.partition(".")[0], [0.0] * len(joints))
+    return message
 
 
 # Scalars behind an attribute path, as in `pose.position.x`.
@@ -160,20 +157,6 @@ def _read_attributes(select: Sequence[str]) -> _Read:
     return read_siblings
 
 
-def _write_attributes(message: Any, selects: Sequence[Sequence[str]]) -> _Fill:
-    targets = [
-        [(attrgetter(path.rpartition(".")[0])(message), path.rpartition(".")[2]) for path in select]
-        for select in selects
-    ]
-
-    def fill(vectors: Sequence[Array]) -> None:
-        for part, vector in zip(targets, vectors, strict=True):
-            for (parent, name), value in zip(part, vector.tolist(), strict=True):
-                setattr(parent, name, value)
-
-    return fill
-
-
 # Arrays, as in `ranges[0:24]`.
 
 
@@ -192,29 +175,6 @@ def _read_array(select: Sequence[str]) -> _Read:
         return True
 
     return read
-
-
-def _write_array(message: Any, selects: Sequence[Sequence[str]]) -> _Fill:
-    parts = [[parse_field(s) for s in select] for select in selects]
-    sizes: dict[str, int] = {}
-    for field in (f for part in parts for f in part):
-        sizes[field.name] = max(sizes.get(field.name, 0), field.stop)
-    for name, size in sizes.items():
-        setattr(message, name, [0.0] * size)
-    views = {name: np.asarray(getattr(message, name)) for name in sizes}
-    # Of each range: its place in the message, and where it stands in which vector.
-    targets = []
-    for index, part in enumerate(parts):
-        at = 0
-        for field in part:
-            targets.append((views[field.name][field.start : field.stop], index, slice(at, at + field.size)))
-            at += field.size
-
-    def fill(vectors: Sequence[Array]) -> None:
-        for place, index, part in targets:
-            place[:] = vectors[index][part]
-
-    return fill
 
 
 # Values by joint name, as in `position.j1`. The order of the message does not matter.
@@ -260,42 +220,9 @@ def _read_trajectory(select: Sequence[str]) -> _Read:
     return read
 
 
-def _fill_joints(holder: Any, names: list[str], selects: Sequence[Sequence[str]]) -> _Fill:
-    targets = []
-    for joints in map(_JointIndex, selects):
-        setattr(holder, joints.quantity, [0.0] * len(names))
-        targets.append((np.asarray(getattr(holder, joints.quantity)), joints.find(names)))
-
-    def fill(vectors: Sequence[Array]) -> None:
-        for (values, index), vector in zip(targets, vectors, strict=True):
-            values[index] = vector
-
-    return fill
-
-
-def _joint_names(selects: Sequence[Sequence[str]]) -> list[str]:
-    return list(dict.fromkeys(s.partition(".")[2] for select in selects for s in select))
-
-
-def _write_joints(message: Any, selects: Sequence[Sequence[str]]) -> _Fill:
-    message.name = _joint_names(selects)
-    return _fill_joints(message, message.name, selects)
-
-
-def _write_trajectory(message: Any, selects: Sequence[Sequence[str]]) -> _Fill:
-    message.joint_names = _joint_names(selects)
-    return _fill_joints(message.points[0], message.joint_names, selects)
-
-
 _READERS: Mapping[FieldKind, Callable[[Sequence[str]], _Read]] = {
     FieldKind.ATTRIBUTE: _read_attributes,
     FieldKind.ARRAY: _read_array,
     FieldKind.JOINT: _read_joints,
     FieldKind.TRAJECTORY: _read_trajectory,
-}
-_WRITERS: Mapping[FieldKind, Callable[[Any, Sequence[Sequence[str]]], _Fill]] = {
-    FieldKind.ATTRIBUTE: _write_attributes,
-    FieldKind.ARRAY: _write_array,
-    FieldKind.JOINT: _write_joints,
-    FieldKind.TRAJECTORY: _write_trajectory,
 }

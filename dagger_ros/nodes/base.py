@@ -22,8 +22,18 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
 
-from dagger_ros.contract import Contract, DaggerError, RowLayout, load_contract
+from dagger_ros.contract import (
+    Action,
+    CdrWriter,
+    Contract,
+    DaggerError,
+    RowLayout,
+    Stream,
+    load_contract,
+    shape_message,
+)
 from dagger_ros.nodes.network import stay_on_this_machine
 from dagger_ros.nodes.parameters import NodeParameter, declare
 from dagger_ros.nodes.qos import GraphQos
@@ -38,6 +48,7 @@ __all__ = [
     "ContractNode",
     "ManagedNode",
     "message_class",
+    "message_writer",
     "new_message",
     "run_node",
 ]
@@ -61,13 +72,18 @@ def message_class(type_name: str) -> Any:
 
 
 def new_message(type_name: str, *, period_ns: int) -> Any:
-    """An empty message that a `TopicWriter` can fill; a trajectory gets its one point, due in one period."""
+    """An empty message; a trajectory has its one point, due in one period."""
     message = message_class(type_name)()
     if type_name == "trajectory_msgs/msg/JointTrajectory":
         point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")()
         point.time_from_start.sec, point.time_from_start.nanosec = divmod(period_ns, 1_000_000_000)
         message.points = [point]
     return message
+
+
+def message_writer(parts: Sequence[Stream | Action], message: Any) -> CdrWriter:
+    """Writes the streams that share a topic, or the action, as messages that are else like the given new one."""
+    return CdrWriter(parts, serialize_message(shape_message(message, parts)))
 
 
 CONTRACT = NodeParameter("contract", "", "task contract, a YAML file; needed")

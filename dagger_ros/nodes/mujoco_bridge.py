@@ -10,9 +10,17 @@ import numpy as np
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
-from dagger_ros.contract import NEVER_NS, StreamReader, TopicWriter, stamp_from_ns
+from dagger_ros.contract import NEVER_NS, StreamReader, stamp_from_ns
 from dagger_ros.msg import GateDecision, SimTick
-from dagger_ros.nodes.base import LEVEL_OK, LEVEL_WARN, ContractNode, message_class, new_message, run_node
+from dagger_ros.nodes.base import (
+    LEVEL_OK,
+    LEVEL_WARN,
+    ContractNode,
+    message_class,
+    message_writer,
+    new_message,
+    run_node,
+)
 from dagger_ros.nodes.images import ImageOutput, is_due
 from dagger_ros.nodes.parameters import NodeParameter
 from dagger_ros.sim import Perturbation, TaskStatus, load_plant
@@ -79,7 +87,7 @@ class MujocoBridgeNode(ContractNode):
             parts = [s for s in contract.streams.values() if s.topic == topic]
             message = new_message(parts[0].type, period_ns=self.period_ns)
             self._describe(topic, message)
-            self._writers[topic] = TopicWriter(parts, message)
+            self._writers[topic] = message_writer(parts, message)
             self._topic_publishers[topic] = self.create_publisher(type(message), topic, self.qos.sensor_writer)
         if contract.cameras:
             self._cameras = PlantCameras(self.plant, self.contract_path)

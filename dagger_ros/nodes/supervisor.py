@@ -12,7 +12,7 @@ from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, RowView, Scores, TopicWriter, stamp_ns
+from dagger_ros.contract import NEVER_NS, Act, DaggerError, DecisionWriter, Mode, RowView, Scores, stamp_ns
 from dagger_ros.control import Inbox
 from dagger_ros.msg import (
     EpisodeEvent,
@@ -24,7 +24,16 @@ from dagger_ros.msg import (
     SimTick,
 )
 from dagger_ros.msg import GateSettings as GateSettingsMessage
-from dagger_ros.nodes.base import LEVEL_ERROR, LEVEL_OK, LEVEL_WARN, ManagedNode, message_class, new_message, run_node
+from dagger_ros.nodes.base import (
+    LEVEL_ERROR,
+    LEVEL_OK,
+    LEVEL_WARN,
+    ManagedNode,
+    message_class,
+    message_writer,
+    new_message,
+    run_node,
+)
 from dagger_ros.nodes.episode import EpisodeWatch
 from dagger_ros.nodes.observations import ObservationInput
 from dagger_ros.nodes.parameters import REALTIME, NodeParameter
@@ -158,7 +167,7 @@ class SupervisorNode(ManagedNode):
         self._episode = EpisodeWatch()
         self._observations = ObservationInput(self, self._on_message, streams=self._inbox.streams)
         action = self.contract.action
-        self._command = TopicWriter([action], new_message(action.type, period_ns=self.period_ns))
+        self._command = message_writer([action], new_message(action.type, period_ns=self.period_ns))
         self._decision = DecisionWriter(GateDecision(), self._row, self.contract.sha256)
         self._command_publisher = self.create_publisher(message_class(action.type), action.topic, self.qos.command)
         self._command_topic = self._command_publisher.topic_name

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagger_ros.contract import StreamReader, TopicWriter
+from dagger_ros.contract import StreamReader
 from dagger_ros.contract.messages import read_image
 from dagger_ros.contract.schema import Action, ImageStream, Stream
 from dagger_ros.contract.types import MESSAGE_TYPES, FieldKind
@@ -69,11 +69,15 @@ SELECTIONS = [
 @pytest.mark.parametrize(("type_", "select", "unit"), SELECTIONS)
 def test_what_is_written_is_read_again(type_: str, select: list[str], unit: str) -> None:
     pytest.importorskip("rclpy")
-    from dagger_ros.nodes.base import new_message
+    from rclpy.serialization import deserialize_message
+
+    from dagger_ros.nodes.base import message_class, message_writer, new_message
 
     part = stream(type_, select, unit)
     values = np.array([0.5, -1.25, 3.0])[: len(part.dimensions)]
-    message = TopicWriter([part], new_message(type_, period_ns=50_000_000)).fill([values], 1_500_000_123)
+    writer = message_writer([part], new_message(type_, period_ns=50_000_000))
+    writer.fill([values + 1], 7)
+    message = deserialize_message(writer.fill([values], 1_500_000_123), message_class(type_))
     out = np.zeros_like(values)
     reader = StreamReader(part)
     assert reader.read(message, out)
@@ -90,15 +94,17 @@ def test_every_type_of_the_table_is_written_and_read_by_the_test_above() -> None
 @pytest.mark.ros
 def test_streams_on_one_topic_share_its_message() -> None:
     pytest.importorskip("rclpy")
-    from dagger_ros.nodes.base import new_message
+    from rclpy.serialization import deserialize_message
+
+    from dagger_ros.nodes.base import message_class, message_writer, new_message
 
     parts = [
         stream("sensor_msgs/msg/JointState", ["position.a", "position.b"], "rad"),
         stream("sensor_msgs/msg/JointState", ["effort.b"], "N*m"),
     ]
-    message = TopicWriter(parts, new_message(parts[0].type, period_ns=1)).fill(
-        [np.array([1.0, 2.0]), np.array([9.0])], 0
-    )
+    writer = message_writer(parts, new_message(parts[0].type, period_ns=1))
+    data = writer.fill([np.array([1.0, 2.0]), np.array([9.0])], 0)
+    message = deserialize_message(data, message_class(parts[0].type))
     assert (list(message.name), list(message.position), list(message.effort)) == (["a", "b"], [1.0, 2.0], [0.0, 9.0])
 
 
