@@ -51,6 +51,7 @@ class Rest:
         self.silent: set[str] = set()
         self.policy_says = [0.1, 0.0, -0.1]
         self.policy_sha256 = "a" * 64
+        self.policy_took_s = 0.002
         self.takeover = False
         self.spoken = 0
         self._reader = StreamReader(self.contract.action)
@@ -77,6 +78,7 @@ class Rest:
                 self._publishers[topic].publish(writer.fill(values, now_ns))
         common = {"contract_sha256": self.contract.sha256, "sequence": self.spoken, "tick": -1}
         policy = PolicyAction(**common, policy="pi", policy_sha256=self.policy_sha256, action=self.policy_says)
+        policy.inference_s = self.policy_took_s
         expert = ExpertAction(**common, operator_id="Ada", takeover=self.takeover, action=[0.0] * 3)
         for message, publisher, name in ((policy, self._policy, "policy"), (expert, self._expert, "expert")):
             stamp_from_ns(message.header.stamp, now_ns)

@@ -15,6 +15,15 @@ from dagger_ros.contract import DaggerError, load_contract
 
 __all__ = ["add_verbs"]
 
+# As `dataset.rows.timing` names them.
+_STAGES = {
+    "inference": "the policy's answer",
+    "late": "begin of a tick after its deadline; below 0: before it, since the proposal was there",
+    "gate": "from then to the decision",
+    "command": "from then until the command was handed over",
+    "total": "from the stamp of what the driver acted on until then",
+}
+
 
 def add_verbs(verbs: Verbs) -> None:
     """Adds them to the command line."""
@@ -74,7 +83,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import Round, StreamQuality, inspect_rounds, round_folders
+    from dagger_ros.dataset import Round, StreamQuality, inspect_rounds, percentiles_s, round_folders
     from dagger_ros.evaluation import wilson
 
     def alone(manifest: Round) -> str:
@@ -146,6 +155,14 @@ def _inspect(options: argparse.Namespace) -> None:
         "stale ticks",
         streams,
     )
+    timing = [
+        (stage, about, *(round(1e3 * t, 3) for t in percentiles_s(np.concatenate([v.timing[stage] for v in views]))))
+        for stage, about in _STAGES.items()
+    ]
+    if any(np.isfinite(v.timing["gate"]).any() for v in views):
+        table("timing of all rounds", "stage, what, median ms, 99 % ms, largest ms", timing)
+    else:
+        print("timing: not measured, as in lockstep")
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dagger_ros.contract.messages import stamp_from_ns, stamp_ns
-from dagger_ros.contract.row import Row
+from dagger_ros.contract.row import TIMES, Row
 from dagger_ros.contract.scores import Scores
 from dagger_ros.contract.view import Numbers, RowView
 
@@ -47,7 +47,7 @@ _INTEGERS = (
     "episode",
     "seed",
 )
-_FLOATS = Scores._fields
+_FLOATS = (*Scores._fields, *TIMES)
 _FLAGS = ("help",)
 _STRINGS = ("policy", "policy_sha256", "operator_id")
 

@@ -29,7 +29,7 @@ from dagger_ros.dataset.rounds import (
     unlisted_episodes,
     verify_round,
 )
-from dagger_ros.dataset.rows import read_rows
+from dagger_ros.dataset.rows import percentiles_s, read_rows
 
 __all__ = [
     "ActLog",
@@ -59,6 +59,7 @@ __all__ = [
     "load_round",
     "manifest_sha256",
     "merge_rounds",
+    "percentiles_s",
     "prepare_import",
     "read_episode",
     "read_frames",

@@ -15,7 +15,7 @@ from dagger_ros.contract import NEVER_NS, Action, Contract, DaggerError, RowLayo
 from dagger_ros.contract.files import file_sha256
 from dagger_ros.dataset.align import COMMAND, Sample, Tally, align, unlabelled
 from dagger_ros.dataset.bag import plant_topics, typestore_of
-from dagger_ros.dataset.rows import ages_s
+from dagger_ros.dataset.rows import percentiles_s
 
 __all__ = ["ForeignBag", "Reading", "StreamReport"]
 
@@ -305,7 +305,9 @@ class ForeignBag:
             stale = len(rows) - int((ages_ns <= round(max_age_s * 1e9)).sum())
             tally = tallies[COMMAND if i == len(about) else i]
             rate_hz = tally.messages / seconds
-            reports.append(StreamReport(name, tally, rate_hz, expected_hz, ages_s(ages_ns), max_age_s, stale))
+            reports.append(
+                StreamReport(name, tally, rate_hz, expected_hz, percentiles_s(ages_ns * 1e-9), max_age_s, stale)
+            )
         return tuple(reports)
 
 

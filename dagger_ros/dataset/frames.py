@@ -20,7 +20,7 @@ from dagger_ros.dataset.contents import HEAD, Contents, RecordedMessages, read_c
 from dagger_ros.dataset.episode import BAG, EpisodeInfo, read_episode
 from dagger_ros.dataset.origin import recorded_layout
 from dagger_ros.dataset.rounds import SPLITS, EpisodeEntry, Round, check_round, episode_folder
-from dagger_ros.dataset.rows import Rows, ages_s, decided_rows, wanted_for_rows
+from dagger_ros.dataset.rows import Rows, decided_rows, percentiles_s, wanted_for_rows
 from dagger_ros.supervisor import ABOUT, Response
 
 __all__ = ["EpisodeFrames", "StreamQuality", "View", "read_frames"]
@@ -75,7 +75,7 @@ class StreamQuality:
     @property
     def ages_s(self) -> tuple[float, float, float]:
         """The median, the 99th percentile and the largest age, s; NaN: there was never anything."""
-        return ages_s(self.ages_ns)
+        return percentiles_s(self.ages_ns * 1e-9)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ import numpy as np
 from dagger_ros.contract import Contract, Label, RowLayout
 from dagger_ros.dataset.frames import StreamQuality, read_frames
 from dagger_ros.dataset.rounds import Round
+from dagger_ros.dataset.rows import timing
 
 __all__ = ["RoundView", "StreamView", "inspect_rounds", "new_share"]
 
@@ -52,6 +53,7 @@ class RoundView:
         labels: Ticks by whose action labels them.
         frames: Ticks that are frames: everything that the policy and the cameras saw was there and fresh.
         streams: In the contract's order, cameras behind them.
+        timing: What took how long at each tick of all episodes, as `rows.timing` gives it.
         new_share: Of the observations, that no earlier round has seen; None: there is no earlier one.
     """
 
@@ -60,6 +62,7 @@ class RoundView:
     labels: dict[str, int]
     frames: int
     streams: tuple[StreamView, ...]
+    timing: dict[str, _Array]
     new_share: float | None
 
 
@@ -95,6 +98,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
                 StreamView(name, quality.messages / covered_s if covered_s else 0.0, quality)
                 for name, quality in qualities.items()
             ),
+            timing=timing(np.concatenate([episode.rows for episode in episodes])),
             new_share=new_share(before, observations, resolution) if before else None,
         )
         before += observations

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import Act, DaggerError, RowLayout
+from dagger_ros.contract import NEVER_NS, TIMES, Act, DaggerError, Mode, RowLayout
 from dagger_ros.dataset.acts import undo
 from dagger_ros.dataset.bag import ACT, DECISION, typestore_of
 from dagger_ros.dataset.cdr import fields_of, read_messages
 from dagger_ros.dataset.contents import WHOLE, Contents, RecordedMessages, read_contents
 
-__all__ = ["Rows", "ages_s", "decided_rows", "read_rows", "wanted_for_rows"]
+__all__ = ["Rows", "decided_rows", "percentiles_s", "read_rows", "timing", "wanted_for_rows"]
 
 Rows = np.ndarray[Any, np.dtype[Any]]
 _NS_PER_S = 1_000_000_000
@@ -70,7 +70,9 @@ def decided_rows(contents: Contents, layout: RowLayout, *, obeys_undo: bool = Tr
 def _rows(path: Path, decisions: RecordedMessages, layout: RowLayout) -> Rows:
     fields = fields_of(typestore_of(((DECISION, decisions.definition),)), DECISION)
     rows = layout.new(len(decisions.data))
-    names = [name for name in layout.dtype.names or () if name != "time_ns"]
+    known = {field.name for field in fields}
+    # Bags of earlier versions do not say what took how long.
+    names = [n for n in layout.dtype.names or () if n != "time_ns" and (n in known or n not in TIMES)]
     contract = layout.contract
     try:
         for index, values in read_messages(decisions.data, fields):
@@ -97,13 +99,30 @@ def _rows(path: Path, decisions: RecordedMessages, layout: RowLayout) -> Rows:
     return rows
 
 
-def ages_s(ages_ns: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[float, float, float]:
-    """The median, the 99th percentile and the largest of ages, s; NaN where there are none.
+def timing(rows: Rows) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """What took how long at each tick, (T,) float64 each, s; NaN: not measured, as in lockstep, or nobody drove.
+
+    `inference` of the policy, how `late` the tick began, `gate` until it was decided, `command` until the command was
+    handed over; `total` from the observation that the driver's action was computed from, by its stamp, until then.
+    """
+    times = {name.removesuffix("_s"): rows[name] for name in TIMES}
+    stamps_ns = np.select(
+        [rows["mode"] == Mode.POLICY, rows["mode"] == Mode.EXPERT],
+        [rows["policy_stamp_ns"], rows["expert_stamp_ns"]],
+        NEVER_NS,
+    )
+    age_s = np.where(stamps_ns == NEVER_NS, np.nan, (rows["time_ns"] - stamps_ns) * 1e-9)
+    return times | {"total": age_s + times["gate"] + times["command"]}
+
+
+def percentiles_s(values_s: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> tuple[float, float, float]:
+    """The median, the 99th percentile and the largest of what is known; NaN where there is nothing.
 
     Args:
-        ages_ns: (N,) int64, ns.
+        values_s: (N,) float64, s; NaN: not known.
     """
-    if not len(ages_ns):
+    known = values_s[~np.isnan(values_s)]
+    if not len(known):
         return np.nan, np.nan, np.nan
-    p50, p99, worst = np.percentile(ages_ns * 1e-9, [50, 99, 100]).tolist()
+    p50, p99, worst = np.percentile(known, [50, 99, 100]).tolist()
     return p50, p99, worst

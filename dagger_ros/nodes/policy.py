@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ class PolicyNode(ManagedNode):
         self._tick: Any = None
         self._proposals = 0
         self._publisher = self.create_publisher(PolicyAction, "policy/action", self.qos.command)
-        self._message = PolicyAction(contract_sha256=self.contract.sha256, tick=-1)
+        self._message = PolicyAction(contract_sha256=self.contract.sha256, tick=-1, inference_s=math.nan)
         self._message.action = [0.0] * self.layout.action_size
         self._action = np.asarray(self._message.action)
         about, network = load_policy(source, self.contract, pictures=True)
@@ -168,6 +169,8 @@ class PolicyNode(ManagedNode):
             return
         for name in SCORES_OF_POLICY:
             setattr(self._message, name, getattr(scores, name))
+        if not self.lockstep:  # where a round is the same bytes each time
+            self._message.inference_s = (acted_ns - started_ns) * 1e-9
         stamp_from_ns(self._message.header.stamp, newest)
         self._publisher.publish(self._message)
         sent_ns = self.monotonic_ns()

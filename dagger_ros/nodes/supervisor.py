@@ -158,6 +158,7 @@ class SupervisorNode(ManagedNode):
         self._row, self._empty = RowView(self.layout.new(1)[0]), self.layout.new(1).tobytes()
         self._times = self.layout.numbers("time_ns", "monotonic_ns", "tick")
         self._reasons_of = self.layout.numbers("reasons")
+        self._took = self.layout.numbers("late_s", "gate_s", "command_s")
         self._said_bits, self._said_words = 0, ""
         self._stages = Stages("late", "gate", "command", "decision", "tick")
         self._inbox = Inbox(self.layout)
@@ -367,6 +368,9 @@ class SupervisorNode(ManagedNode):
         decided_ns = self.monotonic_ns()
         self._publish_command()
         sent_ns = self.monotonic_ns()
+        if self.ticker is not None:
+            took_ns = self.ticker.late_ns, decided_ns - monotonic_ns, sent_ns - decided_ns
+            self._took.write(row, *(time_ns * 1e-9 for time_ns in took_ns))
         (bits,) = self._reasons_of.read(row)
         self._limited_ticks += bool(bits & _LIMITED)
         if bits != self._said_bits:
@@ -377,13 +381,7 @@ class SupervisorNode(ManagedNode):
             self._ask_for_help(decision)
         if self.ticker is not None:
             now_ns = self.monotonic_ns()
-            self._stages.note(
-                self.ticker.late_ns,
-                decided_ns - monotonic_ns,
-                sent_ns - decided_ns,
-                now_ns - sent_ns,
-                now_ns - monotonic_ns,
-            )
+            self._stages.note(*took_ns, now_ns - sent_ns, now_ns - monotonic_ns)
 
     def _say_settings(self) -> None:
         self._settings_publisher.publish(self._settings)

@@ -32,6 +32,7 @@ def proposal(sequence: int, **changes: Any) -> Any:
         "novelty": 0.5,
         "deviation": 0.75,
         "risk": 0.125,
+        "inference_s": 0.002,
         "operator_id": "Ada",
         "action": [0.1, 0.2, 0.3],
         "label": True,
@@ -81,6 +82,7 @@ def test_proposals_and_their_provenance_stand_in_the_row() -> None:
     assert (row["policy_receive_ns"], row["expert_receive_ns"]) == (NOW_NS - 5, NOW_NS - 3)
     assert row["policy_stamp_ns"] == row["expert_stamp_ns"] == NOW_NS
     assert [row[name] for name in SCORES_OF_POLICY] == [0.25, 0.5, 0.75, 0.125]
+    assert row["inference_s"] == 0.002
     assert (row["policy_round"], row["policy"]) == (3, b"pi_003")
     assert (row["operator_id"], row["expert_intent"], row["expert_reason"]) == (b"Ada", 3, 4)
     assert row["reasons"] == 0

@@ -14,11 +14,21 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from conftest import ROOT, contract_path
-from dagger_ros.contract import Contract, DaggerError, RowLayout
-from dagger_ros.dataset import EpisodeInfo, RecordedTopic, read_episode, read_rows, unfinished_episodes, write_rows
+from dagger_ros.contract import TIMES, Contract, DaggerError, Mode, RowLayout
+from dagger_ros.dataset import (
+    EpisodeInfo,
+    RecordedTopic,
+    percentiles_s,
+    read_episode,
+    read_rows,
+    unfinished_episodes,
+    write_rows,
+)
+from dagger_ros.dataset.rows import timing
 
 STORE = get_typestore(Stores.ROS2_KILTED)
-DEFINITIONS = {"dagger_ros/msg/GateDecision": (ROOT / "msg" / "GateDecision.msg").read_text()}
+DECISION = "dagger_ros/msg/GateDecision"
+DEFINITIONS = {DECISION: (ROOT / "msg" / "GateDecision.msg").read_text()}
 ODD = {"f": np.uint64(0xFFF8000000000123).view(np.float64), "i": -(2**62), "u": 200}
 INFO = EpisodeInfo(0, 3, -1, "bc", "", "", "", "ada", 0, 9, True, "", None, {}, [])
 
@@ -46,11 +56,8 @@ def write(folder: Path, rows: Any, contract: Contract, **options: Any) -> Episod
     messages = options.pop("messages", [joy(10), joy(15)])
     topics = {"estop": RecordedTopic("std_msgs/msg/Bool", reliable=True, latched=False)}
     info = replace(INFO, contract_sha256=contract.sha256)
-    text = contract_path(contract.name).read_text()
-    layout = RowLayout(contract)
-    return write_rows(
-        folder, rows, layout, messages, topics, info, contract_text=text, definitions=DEFINITIONS, **options
-    )
+    options = {"contract_text": contract_path(contract.name).read_text(), "definitions": DEFINITIONS} | options
+    return write_rows(folder, rows, RowLayout(contract), messages, topics, info, **options)
 
 
 def test_rows_come_back_bit_for_bit(contract: Contract, tmp_path: Path) -> None:
@@ -60,6 +67,33 @@ def test_rows_come_back_bit_for_bit(contract: Contract, tmp_path: Path) -> None:
     assert read_rows(tmp_path / "episodes/000003/bag", layout).tobytes() == rows.tobytes()
     assert read_episode(tmp_path / "episodes/000003") == info
     assert info.messages == {"estop": 2, "supervisor/decision": 5}
+
+
+def test_bag_of_a_version_that_timed_nothing_is_read(peg: Contract, tmp_path: Path) -> None:
+    lines = DEFINITIONS[DECISION].splitlines(keepends=True)
+    before = "".join(line for line in lines if not line.startswith(tuple(f"float64 {name} " for name in TIMES)))
+    rows = rows_of(RowLayout(peg))
+    write(tmp_path / "episodes/000003", rows, peg, definitions={DECISION: before})
+    read = read_rows(tmp_path / "episodes/000003/bag", RowLayout(peg))
+    for name in TIMES:
+        assert np.isnan(read[name]).all()
+        rows[name] = read[name]
+    assert len(lines) - len(before.splitlines()) == len(TIMES)
+    assert read.tobytes() == rows.tobytes()
+
+
+def test_total_is_from_what_the_driver_acted_on_until_its_command(peg: Contract) -> None:
+    rows = RowLayout(peg).new(4)
+    rows["mode"] = Mode.POLICY, Mode.EXPERT, Mode.HOLD, Mode.POLICY
+    rows["time_ns"], rows["gate_s"], rows["command_s"], rows["late_s"] = 10**9, 1e-3, 2e-3, -4e-3
+    rows["policy_stamp_ns"][:3], rows["expert_stamp_ns"][:2] = 9 * 10**8, 8 * 10**8
+    times = timing(rows)
+    assert list(times) == ["inference", "late", "gate", "command", "total"]
+    assert times["total"].tolist() == pytest.approx([0.103, 0.203, np.nan, np.nan], nan_ok=True)
+    assert times["late"].tolist() == [-4e-3] * 4
+    assert np.isnan(times["inference"]).all()
+    assert percentiles_s(times["total"]) == pytest.approx((0.153, 0.202, 0.203))
+    assert np.isnan(percentiles_s(times["inference"])).all()
 
 
 def test_message_of_the_time_of_a_tick_stands_before_its_decision(peg: Contract, tmp_path: Path) -> None:

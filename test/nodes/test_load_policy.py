@@ -56,6 +56,7 @@ def team(ros_domain: int, patient: Path, tmp_path: Path) -> Iterator[Team]:
 
 def test_policy_is_changed_while_the_robot_is_held_and_not_while_it_drives(team: Team, tmp_path: Path) -> None:
     team.until(lambda: bool(team.decisions) and team.decisions[-1].policy == "pi_000")
+    assert team.decisions[-1].inference_s > 0
     team.until(lambda: team.ask("arm").success)
     team.resume()
     answer = team.load(tmp_path / "pi_001")

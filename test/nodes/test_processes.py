@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from conftest import contract_path, weak_policy
-from dagger_ros.contract import Act, Label, Mode, RowLayout, load_contract
+from dagger_ros.cli import main
+from dagger_ros.contract import TIMES, Act, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import replay
 from dagger_ros.dataset import load_round, read_episode, read_rows
 from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
@@ -71,7 +72,9 @@ def test_expert_drives_to_success_through_the_processes(lockstep: bool, ros_doma
     assert not (again["reasons"] & np.uint64(OBJECTIONS) & ~rows["reasons"]).any()
 
 
-def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain: int, tmp_path: Path) -> None:
+def test_operator_takes_over_in_one_real_time_episode_after_the_other(
+    ros_domain: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     common = {"contract": contract_path("peg"), "use_sim_time": True}
     policy = weak_policy("peg", tmp_path / "pi_000")
     with running_graph(ros_domain, tmp_path) as processes:
@@ -83,14 +86,20 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(ros_domain
         processes.wait_for(
             lambda: processes.has_publishers("sim/tick", "supervisor/decision", "expert/action", "policy/action")
         )
-        processes.start("aggregator", **common, out=tmp_path / "round", simulation_seed=0)
+        processes.start("aggregator", **common, out=tmp_path / "rounds/001", simulation_seed=0)
         processes.wait_for(lambda: {0, 1, 2} <= corrected)  # so that the first two are whole
-    episodes = load_round(tmp_path / "round", load_contract(contract_path("peg"))).episodes
+    episodes = load_round(tmp_path / "rounds/001", load_contract(contract_path("peg"))).episodes
     for entry in episodes[:2]:
-        bag = tmp_path / "round" / "episodes" / f"{entry.episode:06d}" / "bag"
+        bag = tmp_path / "rounds/001/episodes" / f"{entry.episode:06d}" / "bag"
         rows = read_rows(bag, RowLayout(load_contract(contract_path("peg"))))
         assert (rows["seed"] == entry.seed).all()
         assert {Mode.POLICY, Mode.EXPERT} <= {Mode(mode) for mode in rows["mode"]}
+        assert all(np.isfinite(rows[name]).all() for name in TIMES)
+    main(["inspect", str(tmp_path), "--contract", str(contract_path("peg"))])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for stage in ("inference", "gate", "command", "total"):
+        (line,) = [words for words in lines if words[:1] == [stage]]
+        assert 0 < float(line[-3]) <= float(line[-1])
 
 
 def test_simulated_person_at_the_pad_arms_corrects_and_gives_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -81,6 +82,15 @@ def test_diagnostics_say_the_verdict_in_words(rest: Rest, supervisor: Supervisor
     assert values["mode"] == "HOLD"
     assert values["age of joint_position"].endswith("(limit 0.25 s)")
     assert set(values) >= {"missed_ticks", "limited_ticks"}
+
+
+def test_every_decision_says_what_took_how_long(rest: Rest, supervisor: SupervisorNode) -> None:
+    rest.drive()
+    for decision in rest.decisions:
+        assert decision.gate_s > 0
+        assert decision.command_s > 0
+        assert math.isfinite(decision.late_s)
+    assert rest.decisions[-1].inference_s == rest.policy_took_s
 
 
 def test_second_writer_on_the_command_topic_stops_and_latches(rest: Rest, supervisor: SupervisorNode) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dagger_ros.contract import NEVER_NS, InterventionReason, Label, Mode, RowLayout, Scores
 from dagger_ros.dataset.frames import EpisodeFrames
-from dagger_ros.dataset.rows import Rows
+from dagger_ros.dataset.rows import Rows, timing
 from dagger_ros.supervisor import Reason
 
 __all__ = ["ACTION", "STATE", "Column", "frame_columns"]
@@ -70,9 +70,11 @@ def frame_columns(episode: EpisodeFrames, layout: RowLayout) -> list[Column]:
     known = {name: rows["stamp_ns"][:, i] != NEVER_NS for i, name in enumerate(layout.streams)}
     ages |= {name: rows["time_ns"] - stamps for name, stamps in episode.image_stamps_ns.items()}
     known |= {name: stamps != NEVER_NS for name, stamps in episode.image_stamps_ns.items()}
+    times = timing(rows)
     age_s = np.stack([np.where(known[name], age * 1e-9, np.nan) for name, age in ages.items()], axis=1)
     columns.append(Column("dagger.age", age_s, tuple(ages), ("s",) * len(ages)))
     columns += [
+        Column("dagger.timing", np.stack([*times.values()], axis=1), tuple(times), ("s",) * len(times)),
         Column("dagger.label_source", rows["label_source"].astype(np.int64), (), ("1",)),
         Column("dagger.mode", _words(rows["mode"], {m: m.name for m in Mode}), (), ("-",)),
         Column("dagger.reasons", _reasons(rows), (), ("-",)),
