@@ -107,6 +107,7 @@ class FaultLoop:
             novelty=0.0,
             deviation=0.0,
             risk=0.0,
+            inference_s=0.0,
             operator_id="Ada",
             action=[float(v) for v in action],
             label=True,

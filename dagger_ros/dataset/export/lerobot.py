@@ -156,7 +156,7 @@ def _about(out: Path) -> dict[str, Any]:
     try:
         about = json.loads((out / ABOUT).read_text(encoding="utf-8"))
         if about["schema"] != SCHEMA:
-            raise ValueError(f"found {about['schema']}")
+            raise ValueError(f"found {about['schema']}, of another version; give another --out")
         _settings(about)
         _ = [(r["manifest_sha256"], r["files"].items(), r["frames"] + r["episodes"]) for r in about["rounds"]]
         return {"software": None, **about}

@@ -26,7 +26,7 @@ from dagger_ros.dataset.rounds import load_round, manifest_sha256
 
 __all__ = ["ABOUT", "SCHEMA", "ExportSettings", "Writer", "software"]
 
-ABOUT, SCHEMA = "meta/dagger_ros.json", "dagger_ros.dataset/2"
+ABOUT, SCHEMA = "meta/dagger_ros.json", "dagger_ros.dataset/3"
 _FILES_PER_CHUNK = 1000
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
