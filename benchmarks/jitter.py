@@ -116,7 +116,7 @@ class InProcess:
 
     def _on_period(self, now_ns: int, _missed: int) -> None:
         self._times.append(now_ns)
-        self._publisher.publish(self._tick.decide(*next(self._source)))
+        self._publisher.publish(self._tick(*next(self._source)))
 
 
 def judge(segments: list[Times], period_ns: int) -> dict[str, float]:
