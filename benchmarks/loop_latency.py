@@ -31,7 +31,7 @@ import numpy as np
 import rclpy
 import yaml
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from tick import messages, network, task, with_stamp
@@ -184,7 +184,7 @@ def hop(name: str, contract: Contract) -> None:
     else:
         subscriptions = [node.create_subscription(PolicyAction, "policy/action", nothing, QOS.command)]
         publisher = node.create_publisher(JointState, contract.action.topic, QOS.command)
-        message = JointState(name=JOINTS, position=[0.0] * len(JOINTS))
+        command = serialize_message(JointState(name=JOINTS, position=[0.0] * len(JOINTS)))
         decisions = node.create_publisher(GateDecision, "supervisor/decision", QOS.record)
         decision = GateDecision(mode=Mode.POLICY, observation=[0.0] * 24, contract_sha256=contract.sha256)
     waiter, newest = Waiter(node, subscriptions), {}
@@ -194,12 +194,14 @@ def hop(name: str, contract: Contract) -> None:
         stamps = {(stamp.sec, stamp.nanosec) for stamp in newest.values()}
         if len(newest) < len(subscriptions) or len(stamps) > 1:
             continue
-        message.header.stamp = next(iter(newest.values()))
+        stamp = next(iter(newest.values()))
         newest.clear()
-        publisher.publish(message)
-        if name == _HOPS[1]:
-            decision.header.stamp = message.header.stamp
-            decision.policy_stamp_ns = message.header.stamp.sec * _NS + message.header.stamp.nanosec
+        if name == _HOPS[0]:
+            message.header.stamp = stamp
+            publisher.publish(message)
+        else:
+            decision.header.stamp, decision.policy_stamp_ns = stamp, stamp.sec * _NS + stamp.nanosec
+            publisher.publish(with_stamp(command, decision.policy_stamp_ns))  # bytes, as the supervisor's are
             decisions.publish(decision)
 
 

@@ -15,15 +15,6 @@ from dagger_ros.contract import DaggerError, load_contract
 
 __all__ = ["add_verbs"]
 
-# As `dataset.rows.timing` names them.
-_STAGES = {
-    "inference": "the policy's answer",
-    "late": "begin of a tick after its deadline; below 0: before it, since the proposal was there",
-    "gate": "from then to the decision",
-    "command": "from then until the command was handed over",
-    "total": "from the stamp of what the driver acted on until then",
-}
-
 
 def add_verbs(verbs: Verbs) -> None:
     """Adds them to the command line."""
@@ -83,7 +74,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from dagger_ros.dataset import Round, StreamQuality, inspect_rounds, percentiles_s, round_folders
+    from dagger_ros.dataset import STAGES, Round, StreamQuality, inspect_rounds, percentiles_s, round_folders
     from dagger_ros.evaluation import wilson
 
     def alone(manifest: Round) -> str:
@@ -157,12 +148,12 @@ def _inspect(options: argparse.Namespace) -> None:
     )
     timing = [
         (stage, about, *(round(1e3 * t, 3) for t in percentiles_s(np.concatenate([v.timing[stage] for v in views]))))
-        for stage, about in _STAGES.items()
+        for stage, about in STAGES.items()
     ]
     if any(np.isfinite(v.timing["gate"]).any() for v in views):
         table("timing of all rounds", "stage, what, median ms, 99 % ms, largest ms", timing)
     else:
-        print("timing: not measured, as in lockstep")
+        print("timing: not measured (in lockstep, by an earlier version, or where a bag was imported from)")
 
 
 def _verify(options: argparse.Namespace) -> None:

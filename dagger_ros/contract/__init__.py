@@ -7,15 +7,15 @@ from dagger_ros.contract.errors import ContractError, DaggerError, Problem
 from dagger_ros.contract.joystick import Joystick
 from dagger_ros.contract.load import load_contract, parse_contract
 from dagger_ros.contract.messages import StreamReader, shape_message, stamp_from_ns, stamp_ns
-from dagger_ros.contract.row import NEVER_NS, TIMES, Row, RowLayout
+from dagger_ros.contract.row import DURATIONS, NEVER_NS, Row, RowLayout
 from dagger_ros.contract.schema import Action, Contract, Goal, Interface, Stop, Stream
 from dagger_ros.contract.scores import SCORES_OF_POLICY, Scores
 from dagger_ros.contract.view import Numbers, RowView
 
 __all__ = [
+    "DURATIONS",
     "NEVER_NS",
     "SCORES_OF_POLICY",
-    "TIMES",
     "Act",
     "Action",
     "CdrReader",

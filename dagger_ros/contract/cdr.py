@@ -219,7 +219,7 @@ class CdrWriter:
         for index, part in enumerate(parts):
             runs = walk.runs(part.select, about.kind)
             if runs is None:
-                raise ValueError(f"expected a message with {', '.join(part.select)}")
+                raise ValueError(f"expected a {part.type} with {', '.join(part.select)} for {part.topic}")
             for run in runs:
                 numbers = np.frombuffer(self._message, run.dtype, run.size, run.start)
                 self._targets.append((numbers, run.wanted, index, run.out))
@@ -236,8 +236,8 @@ class CdrWriter:
         """
         if self._has_header:
             self._stamp.pack_into(self._message, _BEFORE, *divmod(time_ns, _NS_PER_S))
-        for numbers, wanted, index, part in self._targets:
-            numbers[wanted] = vectors[index][part]
+        for numbers, wanted, index, place in self._targets:
+            numbers[wanted] = vectors[index][place]
         return bytes(self._message)
 
 

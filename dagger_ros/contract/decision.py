@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dagger_ros.contract.messages import stamp_from_ns, stamp_ns
-from dagger_ros.contract.row import TIMES, Row
+from dagger_ros.contract.row import DURATIONS, Row
 from dagger_ros.contract.scores import Scores
 from dagger_ros.contract.view import Numbers, RowView
 
@@ -47,7 +47,7 @@ _INTEGERS = (
     "episode",
     "seed",
 )
-_FLOATS = (*Scores._fields, *TIMES)
+_FLOATS = (*Scores._fields, *DURATIONS)
 _FLAGS = ("help",)
 _STRINGS = ("policy", "policy_sha256", "operator_id")
 
@@ -100,7 +100,7 @@ def read_decision(message: Any, row: Row) -> bool:
     """Writes a GateDecision into a row.
 
     Args:
-        message: From rclpy or from a bag.
+        message: Of this version, as rclpy or a bag's reader gives it. `dataset.rows` reads those of earlier ones.
         row: Of the layout of the contract that the message was made under.
 
     Returns:

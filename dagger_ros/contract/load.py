@@ -299,22 +299,25 @@ def _stream_problems(key: str, stream: Stream) -> Iterator[Problem]:
 
 
 def _select_problems(
-    places: Sequence[str], type_: str, select: Sequence[str], units: Sequence[str]
+    places: Sequence[str], type_: str, select: Sequence[str], units: Sequence[str], *, one_each: bool = False
 ) -> Iterator[Problem]:
-    """What is wrong with selected fields; `places` and `units` are those of each field."""
+    """What is wrong with selected fields; `places` and `units` are those of each, `one_each`: no ranges."""
     message = MESSAGE_TYPES[type_]
     quantities = {s.partition(".")[0] for s in select}
     if message.kind in (FieldKind.JOINT, FieldKind.TRAJECTORY) and len(quantities) > 1:
         yield Problem(places[0], "one quantity (a stream for each)", ", ".join(sorted(quantities)))
-    for i, (place, text, unit) in enumerate(zip(places, select, units, strict=True)):
-        if select.index(text) != i:
-            yield Problem(place, "each field once", text)
-            continue
+    taken: set[str] = set()
+    for place, text, unit in zip(places, select, units, strict=True):
         try:
-            field = _field_name(message.kind, text)
+            field, numbers = _field(message.kind, text)
         except ValueError as error:
             yield Problem(place, f"a field of {type_} such as {message.example} ({error})", text)
             continue
+        if one_each and len(numbers) > 1:
+            yield Problem(place, f"one number, as in {numbers[0]}", text)
+        elif not taken.isdisjoint(numbers):
+            yield Problem(place, "each field once", text)
+        taken.update(numbers)
         if field not in message.fields:
             yield Problem(
                 place, f"a field of {type_} such as {message.example} (it has {', '.join(message.fields)})", text
@@ -323,15 +326,17 @@ def _select_problems(
             yield Problem(f"unit of {place}", f"{' or '.join(message.fields[field])} for {text}", unit)
 
 
-def _field_name(kind: FieldKind, text: str) -> str:
+def _field(kind: FieldKind, text: str) -> tuple[str, Sequence[str]]:
+    """The field that a selection is of, and each number of it."""
     if kind is FieldKind.ARRAY:
-        return parse_field(text).name
+        field = parse_field(text)
+        return field.name, [f"{field.name}[{i}]" for i in range(field.start, field.stop)]
     if kind is FieldKind.ATTRIBUTE:
-        return text
+        return text, [text]
     quantity, dot, joint = text.partition(".")
     if not dot or not joint:
         raise ValueError("a quantity, a dot and a joint name")
-    return quantity
+    return quantity, [text]
 
 
 def _topic_problems(contract: Contract) -> Iterator[Problem]:
@@ -356,7 +361,8 @@ def _action_problems(action: Action) -> Iterator[Problem]:
         yield Problem("action.type", f"one of {', '.join(COMMAND_TYPES)}", action.type)
     else:
         places = [f"action.dimensions.{i}.select" for i in range(len(action.select))]
-        yield from _select_problems(places, action.type, action.select, [d.unit for d in action.dimensions_])
+        units = [d.unit for d in action.dimensions_]
+        yield from _select_problems(places, action.type, action.select, units, one_each=True)
     for name in sorted({n for n in action.dimensions if action.dimensions.count(n) > 1}):
         yield Problem("action.dimensions", "each name once", name)
     if action.stop is not STOP_OF[action.interface]:

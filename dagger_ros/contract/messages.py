@@ -1,4 +1,4 @@
-"""Converts between ROS messages and flat arrays, for the standard types that a contract may name.
+"""Flat arrays from ROS messages, for the standard types that a contract may name, and templates of messages to send.
 
 The functions here touch messages only through their attributes, so they serve rclpy messages and the messages
 that `rosbags` reads alike, and this module needs neither.
@@ -117,21 +117,21 @@ def shape_message(message: Any, parts: Sequence[Stream | Action]) -> Any:
     about = MESSAGE_TYPES[parts[0].type]
     if about.has_header:
         message.header.frame_id = parts[0].frame
-    fields = [field for stream in parts for field in stream.select]
+    selected = [text for part in parts for text in part.select]
     if about.kind is FieldKind.ARRAY:
         sizes: dict[str, int] = {}
-        for part in map(parse_field, fields):
-            sizes[part.name] = max(sizes.get(part.name, 0), part.stop)
+        for field in map(parse_field, selected):
+            sizes[field.name] = max(sizes.get(field.name, 0), field.stop)
         for name, size in sizes.items():
             setattr(message, name, [0.0] * size)
     elif about.kind is not FieldKind.ATTRIBUTE:
-        joints = list(dict.fromkeys(field.partition(".")[2] for field in fields))
+        quantities, joints = (list(dict.fromkeys(text.partition(".")[k] for text in selected)) for k in (0, 2))
         if about.kind is FieldKind.JOINT:
             message.name, holder = joints, message
         else:
             message.joint_names, holder = joints, message.points[0]
-        for field in fields:
-            setattr(holder, field.partition(".")[0], [0.0] * len(joints))
+        for quantity in quantities:
+            setattr(holder, quantity, [0.0] * len(joints))
     return message
 
 
@@ -189,16 +189,12 @@ class _JointIndex:
         self._names: list[str] | None = None
         self._index: Array | None = None
 
-    def find(self, names: list[str]) -> Array | None:
+    def read(self, names: list[str], holder: Any, out: Array) -> bool:
         if names != self._names:
             self._names = list(names)
             missing = any(w not in names for w in self.wanted)
             self._index = None if missing else np.array([names.index(w) for w in self.wanted])
-        return self._index
-
-    def read(self, names: list[str], holder: Any, out: Array) -> bool:
-        index = self.find(names)
-        values = np.asarray(getattr(holder, self.quantity))
+        index, values = self._index, np.asarray(getattr(holder, self.quantity))
         if index is None or len(values) != len(names):
             return False
         # The index lies within the names; to check it again ("raise") would copy.

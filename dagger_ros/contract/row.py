@@ -11,13 +11,13 @@ from dagger_ros.contract.scores import Scores
 from dagger_ros.contract.types import MESSAGE_TYPES
 from dagger_ros.contract.view import Numbers
 
-__all__ = ["NEVER_NS", "TIMES", "Row", "RowLayout"]
+__all__ = ["DURATIONS", "NEVER_NS", "Row", "RowLayout"]
 
 # A stamp or a time of something that was never received.
 NEVER_NS = -1
 
 # What took how long, s; NaN: not measured.
-TIMES = ("inference_s", "late_s", "gate_s", "command_s")
+DURATIONS = ("inference_s", "late_s", "gate_s", "command_s")
 
 Row = Any
 """One element of a structured array of `RowLayout.dtype`, as `rows[i]` gives it (a view, no copy), or its `RowView`."""
@@ -85,7 +85,7 @@ class RowLayout:
                 ("expert_reason", "u1"),
                 ("requests", "u1"),
                 ("missed_ticks", "i4"),
-                *((name, "f8") for name in TIMES),
+                *((name, "f8") for name in DURATIONS),
                 ("round", "i4"),
                 ("policy_round", "i4"),
                 ("policy", "S32"),
@@ -101,7 +101,7 @@ class RowLayout:
         rows = np.zeros(count, self.dtype)
         for name in ("observation", "privileged", "policy_action", "expert_action"):
             rows[name] = np.nan
-        for name in ("requested_action", "executed_action", *Scores._fields, "ask_limits", "back_limits", *TIMES):
+        for name in ("requested_action", "executed_action", *Scores._fields, "ask_limits", "back_limits", *DURATIONS):
             rows[name] = np.nan
         for name in (
             "stamp_ns",

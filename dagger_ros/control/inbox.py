@@ -183,7 +183,7 @@ class Inbox:
         policy, expert = self._policy.message, self._expert.message
         scores, round_, name, sha256, operator_id, intent, reason = _UNKNOWN, -1, "", "", "", 0, 0
         if policy is not None:
-            row["inference_s"] = policy.inference_s
+            row["inference_s"] = policy.inference_s or np.nan  # a writer that does not say it leaves 0
             scores = policy.doubt, policy.novelty, policy.deviation, policy.risk
             round_, name, sha256 = policy.round, policy.policy, policy.policy_sha256
         if expert is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Label, RowLayout
+from dagger_ros.contract import NEVER_NS, SCORES_OF_POLICY, DaggerError, Label, Mode, RowLayout
 from dagger_ros.control.tick import newest_ns
 from dagger_ros.expert import Labeller
 from dagger_ros.policy import Checkpoint, Policy
@@ -146,6 +146,8 @@ def label_again(rows: Rows, layout: RowLayout, labeller: Labeller) -> Rows:
     # Nobody has said how far the policy is from this expert.
     again["discrepancy"] = np.nan
     again["label_source"] = Label.NONE
+    # Nor how long after what this expert saw the other one's command went out.
+    again["command_s"][again["mode"] == Mode.EXPERT] = np.nan
     for i, row in enumerate(again):
         intent = labeller.label(row, rows[i - 1] if i else None, row["expert_action"])
         row["expert_intent"], row["expert_reason"] = intent.bits(), intent.reason

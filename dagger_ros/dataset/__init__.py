@@ -29,9 +29,10 @@ from dagger_ros.dataset.rounds import (
     unlisted_episodes,
     verify_round,
 )
-from dagger_ros.dataset.rows import percentiles_s, read_rows
+from dagger_ros.dataset.rows import STAGES, percentiles_s, read_rows
 
 __all__ = [
+    "STAGES",
     "ActLog",
     "BagWriter",
     "EpisodeFrames",

@@ -12,7 +12,7 @@ import numpy as np
 from dagger_ros.contract import Contract, Label, RowLayout
 from dagger_ros.dataset.frames import StreamQuality, read_frames
 from dagger_ros.dataset.rounds import Round
-from dagger_ros.dataset.rows import timing
+from dagger_ros.dataset.rows import STAGES, timing
 
 __all__ = ["RoundView", "StreamView", "inspect_rounds", "new_share"]
 
@@ -83,6 +83,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
         infos = [episode.info for episode in episodes]
         sources = np.concatenate([episode.rows["label_source"] for episode in episodes])
         seconds = sum(info.finished_ns - info.started_ns for info in infos) * 1e-9
+        took = [timing(episode.rows) for episode in episodes]
         observations = [episode.rows["observation"] for episode in episodes]
         covered_s = sum(len(e.rows) + int(e.rows["missed_ticks"].sum()) for e in episodes) * period_s
         qualities = {
@@ -98,7 +99,7 @@ def inspect_rounds(folders: Sequence[Path], contract: Contract) -> Iterator[Roun
                 StreamView(name, quality.messages / covered_s if covered_s else 0.0, quality)
                 for name, quality in qualities.items()
             ),
-            timing=timing(np.concatenate([episode.rows for episode in episodes])),
+            timing={stage: np.concatenate([times[stage] for times in took]) for stage in STAGES},
             new_share=new_share(before, observations, resolution) if before else None,
         )
         before += observations

@@ -7,16 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from dagger_ros.contract import NEVER_NS, TIMES, Act, DaggerError, Mode, RowLayout
+from dagger_ros.contract import DURATIONS, NEVER_NS, Act, DaggerError, Mode, RowLayout
 from dagger_ros.dataset.acts import undo
 from dagger_ros.dataset.bag import ACT, DECISION, typestore_of
 from dagger_ros.dataset.cdr import fields_of, read_messages
 from dagger_ros.dataset.contents import WHOLE, Contents, RecordedMessages, read_contents
 
-__all__ = ["Rows", "decided_rows", "percentiles_s", "read_rows", "timing", "wanted_for_rows"]
+__all__ = ["STAGES", "Rows", "decided_rows", "percentiles_s", "read_rows", "timing", "wanted_for_rows"]
 
 Rows = np.ndarray[Any, np.dtype[Any]]
 _NS_PER_S = 1_000_000_000
+STAGES = {
+    "inference": "the policy's answer, of the newest proposal at each tick",
+    "late": "begin of a tick after its deadline; below 0: before it, since the proposal was there",
+    "gate": "from then to the decision",
+    "command": "from then until the command was handed over",
+    "total": "from the stamp of what the driver acted on until then",
+}
 
 
 def read_rows(path: Path, layout: RowLayout) -> Rows:
@@ -72,7 +79,7 @@ def _rows(path: Path, decisions: RecordedMessages, layout: RowLayout) -> Rows:
     rows = layout.new(len(decisions.data))
     known = {field.name for field in fields}
     # Bags of earlier versions do not say what took how long.
-    names = [n for n in layout.dtype.names or () if n != "time_ns" and (n in known or n not in TIMES)]
+    names = [n for n in layout.dtype.names or () if n != "time_ns" and (n in known or n not in DURATIONS)]
     contract = layout.contract
     try:
         for index, values in read_messages(decisions.data, fields):
@@ -100,12 +107,12 @@ def _rows(path: Path, decisions: RecordedMessages, layout: RowLayout) -> Rows:
 
 
 def timing(rows: Rows) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    """What took how long at each tick, (T,) float64 each, s; NaN: not measured, as in lockstep, or nobody drove.
+    """What took how long at each tick, by the names of `STAGES`: (T,) float64 each, s; NaN: not measured.
 
-    `inference` of the policy, how `late` the tick began, `gate` until it was decided, `command` until the command was
-    handed over; `total` from the observation that the driver's action was computed from, by its stamp, until then.
+    Nothing is measured in lockstep, nor in bags from elsewhere; `total` is known where somebody drove. It begins on the
+    robot's clock, which under `use_sim_time` goes in steps.
     """
-    times = {name.removesuffix("_s"): rows[name] for name in TIMES}
+    times = {name.removesuffix("_s"): rows[name] for name in DURATIONS}
     stamps_ns = np.select(
         [rows["mode"] == Mode.POLICY, rows["mode"] == Mode.EXPERT],
         [rows["policy_stamp_ns"], rows["expert_stamp_ns"]],

@@ -366,11 +366,12 @@ class SupervisorNode(ManagedNode):
             self._missed_ticks += missed_ticks
         self._gate.decide(row)
         decided_ns = self.monotonic_ns()
-        self._publish_command()
+        is_sent = self._publish_command()
         sent_ns = self.monotonic_ns()
+        gate_ns, command_ns = decided_ns - monotonic_ns, sent_ns - decided_ns
         if self.ticker is not None:
-            took_ns = self.ticker.late_ns, decided_ns - monotonic_ns, sent_ns - decided_ns
-            self._took.write(row, *(time_ns * 1e-9 for time_ns in took_ns))
+            command_s = command_ns * 1e-9 if is_sent else math.nan
+            self._took.write(row, self.ticker.late_ns * 1e-9, gate_ns * 1e-9, command_s)
         (bits,) = self._reasons_of.read(row)
         self._limited_ticks += bool(bits & _LIMITED)
         if bits != self._said_bits:
@@ -381,7 +382,7 @@ class SupervisorNode(ManagedNode):
             self._ask_for_help(decision)
         if self.ticker is not None:
             now_ns = self.monotonic_ns()
-            self._stages.note(*took_ns, now_ns - sent_ns, now_ns - monotonic_ns)
+            self._stages.note(self.ticker.late_ns, gate_ns, command_ns, now_ns - sent_ns, now_ns - monotonic_ns)
 
     def _say_settings(self) -> None:
         self._settings_publisher.publish(self._settings)
@@ -401,10 +402,13 @@ class SupervisorNode(ManagedNode):
         scores = Scores(*(float(self._row[name]) for name in Scores._fields))
         return help_words(scores, Scores(*self._row["ask_limits"].tolist()))
 
-    def _publish_command(self) -> None:
-        if finite(self._row.executed_action):
+    def _publish_command(self) -> bool:
+        """Sends the action of the row, and says whether there is one."""
+        is_action = finite(self._row.executed_action)
+        if is_action:
             time_ns, *_ = self._times.read(self._row)
             self._command_publisher.publish(self._command.fill([self._row.executed_action], time_ns))
+        return is_action
 
 
 def main(args: Sequence[str] | None = None) -> None:

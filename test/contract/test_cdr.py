@@ -151,5 +151,5 @@ def test_bytes_between_numbers_are_written_as_zero(filler: bytes) -> None:
 
 def test_template_without_a_selected_field_is_refused() -> None:
     stream = stream_of("std_msgs/msg/Float64MultiArray", ["data[0:2]"], "1")
-    with pytest.raises(ValueError, match=r"expected a message with data\[0:2\]"):
+    with pytest.raises(ValueError, match=r"expected a std_msgs/msg/Float64MultiArray with data\[0:2\] for t"):
         CdrWriter([stream], serialize_message(new_message(stream.type, period_ns=1)))

@@ -145,6 +145,20 @@ def test_bad_value_is_refused(content: dict[str, Any], change: Any, message: str
     assert message in problems(content)
 
 
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        ("data[00]", "action.dimensions.1.select: expected each field once; found data[00]"),
+        ("data[0:1]", "action.dimensions.1.select: expected each field once; found data[0:1]"),
+        ("data[1:3]", "action.dimensions.1.select: expected one number, as in data[1]; found data[1:3]"),
+    ],
+)
+def test_two_dimensions_of_an_action_do_not_share_a_number(select: str, message: str) -> None:
+    content = yaml.safe_load(contract_path("arm_forward_command").read_text())
+    content["action"]["dimensions"][1]["select"] = select
+    assert message in problems(content)
+
+
 def test_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DaggerError, match=r"nowhere.yaml: expected a task contract .*No such file"):
         load_contract(tmp_path / "nowhere.yaml")

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from conftest import contract_path, limits_for, weak_policy
-from dagger_ros.contract import NEVER_NS, Contract, DaggerError, InterventionReason, Label, RowLayout, load_contract
+from dagger_ros.contract import (
+    NEVER_NS,
+    Contract,
+    DaggerError,
+    InterventionReason,
+    Label,
+    Mode,
+    RowLayout,
+    load_contract,
+)
 from dagger_ros.control import ControlTick, Replayed, label_again, propose_again, replay
 from dagger_ros.policy import load_checkpoint
 from dagger_ros.supervisor import ABOUT, Gate, Limits, Reason, Response, RuleOptions, make_rule, response_bits
@@ -199,6 +208,13 @@ def test_expert_labels_every_whole_frame_anew(peg: Contract, tmp_path: Any) -> N
     assert np.isnan(again["discrepancy"]).all()
     for name in ("observation", "policy_action", "executed_action", "mode", "intervention", "time_ns"):
         assert again[name].tobytes() == rows[name].tobytes(), name
+    # The recorded command did not follow from what this expert saw.
+    timed = rows.copy()
+    timed["gate_s"], timed["command_s"], timed["mode"][:2] = 1e-3, 1e-3, (Mode.EXPERT, Mode.POLICY)
+    assert np.isnan(label_again(timed, layout, make_labeller("scripted", peg))["command_s"][:2]).tolist() == [
+        True,
+        False,
+    ]
     # What a scripted expert labelled it labels again.
     demonstrated = rows_of(peg, None, rule="bc")
     again = label_again(demonstrated, layout, make_labeller("scripted", peg))

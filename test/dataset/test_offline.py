@@ -14,7 +14,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from conftest import ROOT, contract_path
-from dagger_ros.contract import TIMES, Contract, DaggerError, Mode, RowLayout
+from dagger_ros.contract import DURATIONS, Contract, DaggerError, Mode, RowLayout
 from dagger_ros.dataset import (
     EpisodeInfo,
     RecordedTopic,
@@ -71,14 +71,14 @@ def test_rows_come_back_bit_for_bit(contract: Contract, tmp_path: Path) -> None:
 
 def test_bag_of_a_version_that_timed_nothing_is_read(peg: Contract, tmp_path: Path) -> None:
     lines = DEFINITIONS[DECISION].splitlines(keepends=True)
-    before = "".join(line for line in lines if not line.startswith(tuple(f"float64 {name} " for name in TIMES)))
+    before = "".join(line for line in lines if not line.startswith(tuple(f"float64 {name} " for name in DURATIONS)))
     rows = rows_of(RowLayout(peg))
     write(tmp_path / "episodes/000003", rows, peg, definitions={DECISION: before})
     read = read_rows(tmp_path / "episodes/000003/bag", RowLayout(peg))
-    for name in TIMES:
+    for name in DURATIONS:
         assert np.isnan(read[name]).all()
         rows[name] = read[name]
-    assert len(lines) - len(before.splitlines()) == len(TIMES)
+    assert len(lines) - len(before.splitlines()) == len(DURATIONS)
     assert read.tobytes() == rows.tobytes()
 
 

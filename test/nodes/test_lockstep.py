@@ -193,7 +193,7 @@ def test_inspection_shows_labels_and_streams(round_folder: Path, capsys: pytest.
     assert all(s.ages_s == (0, 0, 0) for s in view.streams)
     main(["inspect", str(run), "--contract", str(contract_path("peg"))])
     text = capsys.readouterr().out
-    assert "timing: not measured, as in lockstep" in text
+    assert "timing: not measured (in lockstep" in text
     for words in ("scripted peg expert", "2 demonstration", "joint_position", f"  {frames} "):
         assert words in text
     with pytest.raises(SystemExit):

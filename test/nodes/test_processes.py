@@ -12,7 +12,7 @@ import pytest
 
 from conftest import contract_path, weak_policy
 from dagger_ros.cli import main
-from dagger_ros.contract import NEVER_NS, TIMES, Act, Label, Mode, RowLayout, load_contract
+from dagger_ros.contract import DURATIONS, NEVER_NS, Act, Label, Mode, RowLayout, load_contract
 from dagger_ros.control import replay
 from dagger_ros.dataset import load_round, read_episode, read_rows
 from dagger_ros.supervisor import Gate, Response, make_rule, response_bits
@@ -94,7 +94,7 @@ def test_operator_takes_over_in_one_real_time_episode_after_the_other(
         rows = read_rows(bag, RowLayout(load_contract(contract_path("peg"))))
         assert (rows["seed"] == entry.seed).all()
         assert {Mode.POLICY, Mode.EXPERT} <= {Mode(mode) for mode in rows["mode"]}
-        assert all(np.isfinite(rows[name]).all() for name in TIMES if name != "inference_s")
+        assert all(np.isfinite(rows[name]).all() for name in DURATIONS if name != "inference_s")
         assert (np.isfinite(rows["inference_s"]) == (rows["policy_stamp_ns"] != NEVER_NS)).all()
     main(["inspect", str(tmp_path), "--contract", str(contract_path("peg"))])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

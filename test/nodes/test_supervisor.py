@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from dagger_ros.contract import DaggerError, Mode
+from conftest import by_joint_position
+from dagger_ros.contract import DaggerError, Mode, load_contract
 
 rclpy = pytest.importorskip("rclpy")
 from rcl_interfaces.srv import SetParameters
@@ -82,6 +85,25 @@ def test_diagnostics_say_the_verdict_in_words(rest: Rest, supervisor: Supervisor
     assert values["mode"] == "HOLD"
     assert values["age of joint_position"].endswith("(limit 0.25 s)")
     assert set(values) >= {"missed_ticks", "limited_ticks"}
+
+
+def test_tick_without_a_command_took_no_time_for_it(ros_domain: int, tmp_path: Path) -> None:
+    """Where nobody has measured a position there is none to hold."""
+    content = yaml.safe_load(Path(PATH).read_text())
+    content["simulation"]["actuation"] = {"kind": "actuators", "names": [f"a{i}" for i in range(1, 7)]}
+    by_joint_position(content)
+    path = tmp_path / "peg.yaml"
+    path.write_text(yaml.safe_dump(content))
+    contract = load_contract(path)
+    with rest_of_the_graph(ros_domain, lambda context: Rest(context, contract)) as rest:
+        node = SupervisorNode({"contract": str(path)}, rest.node.context)
+        rest.executor.add_node(node)
+        rest.until(lambda: bool(rest.decisions), quiet=True)
+        node.destroy_node()
+    decision = rest.decisions[0]
+    assert np.isnan(decision.executed_action).all()
+    assert math.isnan(decision.command_s)
+    assert decision.gate_s > 0
 
 
 def test_every_decision_says_what_took_how_long(rest: Rest, supervisor: SupervisorNode) -> None:
