@@ -26,7 +26,8 @@ _ENDING_S = 20.0
 # What a node prints that has done all that is its own, and that Fast DDS of the wheels does not let go of: see
 # docs/troubleshooting.md.
 NOT_LET_GO = re.compile(
-    r'^Timeout \(.*\(most recent call first\):\n  File "[^"]*rclpy/node\.py", line \d+ in destroy_node$',
+    r'^Timeout \(.*\(most recent call first\):\n  File "[^"]*'
+    r'(rclpy/node\.py", line \d+ in destroy_node|dagger_ros/nodes/base\.py", line \d+ in _leave)$',
     re.MULTILINE | re.DOTALL,
 )
 # How long what the nodes that have ended said last may be on its way.

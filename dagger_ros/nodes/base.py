@@ -363,7 +363,12 @@ class ManagedNode(LifecycleNodeMixin, ContractNode):
         """Leaves nothing: the topic of its life cycle neither, which rclpy leaves until garbage is collected."""
         super().destroy_node()
         if machine := getattr(self, "_state_machine", None):  # none if it could not be made
-            machine.destroy_when_not_in_use()
+            self._leave(machine)
+
+    @staticmethod
+    def _leave(machine: Any) -> None:
+        """It is often the last to hold the node's participant, which Fast DDS then lets go of here."""
+        machine.destroy_when_not_in_use()
 
     def _begin(self) -> None:
         autostart = self.given["autostart"]
