@@ -211,10 +211,8 @@ def test_expert_labels_every_whole_frame_anew(peg: Contract, tmp_path: Any) -> N
     # The recorded command did not follow from what this expert saw.
     timed = rows.copy()
     timed["gate_s"], timed["command_s"], timed["mode"][:2] = 1e-3, 1e-3, (Mode.EXPERT, Mode.POLICY)
-    assert np.isnan(label_again(timed, layout, make_labeller("scripted", peg))["command_s"][:2]).tolist() == [
-        True,
-        False,
-    ]
+    command_s = label_again(timed, layout, make_labeller("scripted", peg))["command_s"]
+    assert np.isnan(command_s[:2]).tolist() == [True, False]
     # What a scripted expert labelled it labels again.
     demonstrated = rows_of(peg, None, rule="bc")
     again = label_again(demonstrated, layout, make_labeller("scripted", peg))
